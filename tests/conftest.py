@@ -1,0 +1,58 @@
+"""Fixtures that many tests share; the CPU backend with eight virtual devices, always."""
+
+import os
+import tempfile
+
+# Before anything imports JAX. Tests compile the same programs again and again, also in processes
+# that they start: most of a test's time, without a cache.
+_CACHE = tempfile.TemporaryDirectory(prefix="vae_jax-compiled-")
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from vae_jax import files
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real music beside the checkout."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"{SHARED_DATA} is absent")
+    return SHARED_DATA
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Path:
+    """Return the manifest of twelve 1-s tracks: noise, tones, and tones with overtones."""
+    return write_collection(tmp_path / "music", 12)
+
+
+def write_collection(folder: Path, num_tracks: int) -> Path:
+    """Write tracks in three timbres and their metadata.csv; return its path."""
+    rng = np.random.default_rng(0)
+    time = np.arange(8000) / 8000
+    (folder / "audio").mkdir(parents=True)
+    rows = []
+    for i in range(num_tracks):
+        pitch = rng.uniform(200, 400)
+        overtones = sum(np.sin(2 * np.pi * k * pitch * time) / k for k in range(1, 9))
+        sounds = {
+            "noise": rng.normal(0, 1, len(time)),
+            "tone": np.sin(2 * np.pi * pitch * time),
+            "chord": overtones,
+        }
+        label = list(sounds)[i % 3]
+        sound = 0.1 * sounds[label] + 1e-3 * rng.normal(0, 1, len(time))
+        soundfile.write(folder / "audio" / f"{i}.wav", sound, 8000)
+        rows.append({"id": f"track-{i}", "audio_path": f"audio/{i}.wav", "label": label})
+    files.write_csv(folder / "metadata.csv", ("id", "audio_path", "label"), rows)
+    return folder / "metadata.csv"

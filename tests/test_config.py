@@ -1,0 +1,79 @@
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vae_jax import config as config_lib
+from vae_jax.errors import UserError
+
+
+def test_the_defaults_are_valid():
+    config_lib.validate(config_lib.get_config())
+
+
+def test_a_config_that_went_through_json_equals_the_original():
+    config = config_lib.get_config()
+    config.model.hidden_dims = (3, 4)
+    config.cluster.eps = 0.5
+    restored = config_lib.from_dict(json.loads(json.dumps(config_lib.to_dict(config))))
+    assert restored.to_dict() == config.to_dict()
+    assert isinstance(restored.model.hidden_dims, tuple)
+
+
+def test_a_config_from_an_older_version_gets_the_defaults_of_newer_keys():
+    values = config_lib.to_dict(config_lib.get_config())
+    del values["visualize"]
+    assert config_lib.from_dict(values).visualize.method == "umap"
+
+
+def test_a_key_that_this_version_does_not_know_is_named():
+    values = config_lib.to_dict(config_lib.get_config())
+    values["model"]["mystery"] = 1
+    with pytest.raises(UserError, match=r"config\.model\.mystery"):
+        config_lib.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("model.name", "transformer", "one of mlp"),
+        ("model.latent_dim", 0, "1 or more"),
+        ("train.learning_rate", float("nan"), "above 0"),
+        ("train.learning_rate", -1.0, "above 0"),
+        ("model.beta", float("inf"), "0 or more"),
+        ("train.validation_fraction", 0.9, "from 0 to 0.5"),
+        ("feature.sample_rate", 1, "from 1000"),
+        ("baselines", ("pca", "tsne"), "a subset of"),
+        ("model.hidden_dims", (8, -1), "positive whole numbers"),
+        ("feature.fmin", 9e9, "must lie below"),
+        ("feature.win_length", 4096, "n_fft"),
+        ("feature.n_mfcc", 200, "n_mels"),
+        ("seed", -1, "from 0"),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_what_it_must_be(key, value, expected):
+    config = config_lib.get_config()
+    section, _, name = key.rpartition(".")
+    (config[section] if section else config)[name] = value
+    with pytest.raises(UserError) as error:
+        config_lib.validate(config)
+    assert f"config.{key}" in str(error.value)
+    assert expected in str(error.value)
+
+
+RULES = sorted(set(config_lib._RULES) - {"baselines", "model.hidden_dims"})
+NUMBERS = st.floats() | st.integers(-(2**70), 2**70)
+
+
+@given(key=st.sampled_from(RULES), value=NUMBERS | st.text())
+def test_any_value_of_the_right_type_is_accepted_or_refused_in_a_sentence(key, value):
+    config = config_lib.get_config()
+    section, _, name = key.rpartition(".")
+    try:
+        (config[section] if section else config)[name] = value
+    except (TypeError, ValueError):
+        return  # ConfigDict itself refuses the type
+    with contextlib.suppress(UserError):
+        config_lib.validate(config)

@@ -1,0 +1,1 @@
+"""Finds structure in music without labels: features, a VAE, clusters, and honest metrics."""

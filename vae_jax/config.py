@@ -1,0 +1,229 @@
+"""Every config key with its default, unit and range, and the rules for a valid config.
+
+`configs/*.py` start from `get_config()` and state only what they change. `main` validates the
+resolved config once; the stages may then rely on it.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from vae_jax.errors import UserError
+
+FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid")
+MODELS = ("mlp", "conv2d")
+CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
+PROJECTIONS = ("umap", "tsne", "pca")
+BASELINES = ("pca", "raw")
+
+
+def get_config() -> ConfigDict:
+    """Return the defaults that all configs share."""
+    config = ConfigDict()
+    config.name = "default"  # names the default output folders
+    config.manifest = "data/demo/metadata.csv"
+    config.seed = 0
+    config.data_dir = "data"  # feature records go to <data_dir>/records/
+    config.checkpoint_dir = "checkpoints"
+    config.baselines = ("pca", "raw")  # clustered beside the VAE
+
+    config.feature = feature = ConfigDict()
+    feature.name = "mfcc"
+    feature.sample_rate = 22050  # Hz
+    feature.duration = 30.0  # s, at most, of each track
+    feature.excerpt = "start"  # which part of a longer track: "start" or "center"
+    feature.min_duration = 0.5  # s; shorter tracks fail
+    feature.n_fft = 2048  # samples
+    feature.win_length = placeholder(int)  # samples; n_fft when not set
+    feature.hop_length = 512  # samples
+    feature.n_mels = 128
+    feature.fmin = 0.0  # Hz
+    feature.fmax = placeholder(float)  # Hz; half the sample rate when not set
+    feature.n_mfcc = 20
+    feature.deltas = False  # add the mean and std of the coefficients' first differences
+    feature.shard_size = 64  # tracks per TFRecord shard
+    feature.num_workers = 0  # decoding workers; 0 = one per core
+
+    config.model = model = ConfigDict()
+    model.name = "mlp"
+    model.latent_dim = 16
+    model.hidden_dims = (256, 128)  # of the encoder; the decoder mirrors them
+    model.beta = 1.0  # weight of the KL term
+    model.beta_warmup_steps = 500  # steps over which beta rises from 0
+    model.free_bits = 0.0  # nats per latent dimension that the KL term leaves free
+    model.learned_scale = True  # of the Gaussian likelihood; else a standard deviation of 1
+
+    config.train = train = ConfigDict()
+    train.num_steps = 3000
+    train.batch_size = 64  # over all devices
+    train.learning_rate = 1e-3  # peak of a linear warm-up and cosine decay
+    train.warmup_steps = 100
+    train.weight_decay = 1e-4
+    train.clip_norm = 1.0  # of the gradient, over all parameters
+    train.validation_fraction = 0.1  # of the tracks
+    train.log_every = 50  # steps; also the steps per dispatch
+    train.eval_every = 250  # steps
+    train.checkpoint_every = 500  # steps
+    train.patience = 0  # evaluations without improvement before stopping; 0 = never stop early
+
+    config.embed = embed = ConfigDict()
+    embed.batch_size = 1024
+
+    config.cluster = cluster = ConfigDict()
+    cluster.method = "kmeans"
+    cluster.num_clusters = 10
+    cluster.num_seeds = 5  # repeats, for the mean and standard deviation of every metric
+    cluster.n_init = 10  # restarts of k-means and of the Gaussian mixture
+    cluster.eps = placeholder(float)  # DBSCAN; from the knee of the k-distances when not set
+    cluster.min_samples = 10  # DBSCAN and HDBSCAN
+    cluster.linkage = "ward"  # agglomerative: ward, average, complete or single
+    cluster.label = "label"  # manifest column that the clusters are scored against
+    cluster.silhouette_sample = 10000  # tracks, at most, in O(n^2) metrics
+
+    config.visualize = visualize = ConfigDict()
+    visualize.method = "umap"
+    visualize.color_by = ("label", "language", "genre")  # manifest columns, where present
+    visualize.n_neighbors = 15  # UMAP
+    visualize.min_dist = 0.1  # UMAP
+    visualize.perplexity = 30.0  # t-SNE
+    return config
+
+
+def validate(config: ConfigDict) -> None:
+    """Raise a `UserError` that names the first key whose value is out of range."""
+    for key, (check, requirement) in _RULES.items():
+        value = _lookup(config, key)
+        if value is not None and not check(value):
+            raise UserError(f"config.{key} is {value!r}, but must be {requirement}.")
+    feature = config.feature
+    nyquist = feature.sample_rate / 2
+    fmax = nyquist if feature.fmax is None else feature.fmax
+    if not feature.fmin < fmax <= nyquist:
+        raise UserError(
+            f"config.feature.fmin ({feature.fmin} Hz) must lie below config.feature.fmax "
+            f"({fmax} Hz), and that at or below half the sample rate ({nyquist} Hz)."
+        )
+    if feature.min_duration > feature.duration:
+        raise UserError(
+            f"config.feature.min_duration ({feature.min_duration} s) must not exceed "
+            f"config.feature.duration ({feature.duration} s), or every track would be too short."
+        )
+    if feature.win_length is not None and feature.win_length > feature.n_fft:
+        raise UserError(
+            f"config.feature.win_length ({feature.win_length}) must not exceed "
+            f"config.feature.n_fft ({feature.n_fft})."
+        )
+    if feature.n_mfcc > feature.n_mels:
+        raise UserError(
+            f"config.feature.n_mfcc ({feature.n_mfcc}) must not exceed "
+            f"config.feature.n_mels ({feature.n_mels})."
+        )
+
+
+def feature_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `config.feature` that decide what is stored."""
+    return {key: feature[key] for key in feature if key != "num_workers"}
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+    """Return the config as plain dicts and lists, equal to what JSON would give back."""
+    return json.loads(json.dumps(config.to_dict()))
+
+
+def from_dict(values: Mapping[str, Any]) -> ConfigDict:
+    """Rebuild a config from `to_dict`; keys added since then keep their defaults."""
+    config = get_config()
+    _update(config, values, "config")
+    return config
+
+
+def _update(config: ConfigDict, values: Mapping[str, Any], where: str) -> None:
+    for key, value in values.items():
+        if key not in config:
+            raise UserError(
+                f"{where}.{key} is not a key of this version of vae_jax: "
+                "use the version that wrote it, or train again."
+            )
+        if isinstance(value, Mapping):
+            _update(config[key], value, f"{where}.{key}")
+        else:
+            config[key] = tuple(value) if isinstance(value, list) else value
+
+
+def _lookup(config: ConfigDict, key: str) -> Any:
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _one_of(names: tuple[str, ...]) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: value in names), "one of " + ", ".join(names)
+
+
+def _all_of(names: tuple[str, ...]) -> tuple[Callable[[Any], bool], str]:
+    return (lambda values: set(values) <= set(names)), "a subset of " + ", ".join(names)
+
+
+def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: math.isfinite(value) and value >= low), f"{low} or more"
+
+
+_POSITIVE = (lambda value: math.isfinite(value) and value > 0), "a number above 0"
+_COUNT = _at_least(1)
+_NOT_NEGATIVE = _at_least(0)
+
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "seed": ((lambda value: 0 <= value < 2**32), "from 0 to 2**32 - 1"),
+    "baselines": _all_of(BASELINES),
+    "feature.name": _one_of(FEATURES),
+    "feature.sample_rate": ((lambda value: 1000 <= value <= 384000), "from 1000 to 384000 Hz"),
+    "feature.duration": ((lambda value: 0 < value <= 36000), "above 0 and at most 36000 s"),
+    "feature.excerpt": _one_of(("start", "center")),
+    "feature.min_duration": _NOT_NEGATIVE,
+    "feature.n_fft": ((lambda value: 16 <= value <= 65536), "from 16 to 65536 samples"),
+    "feature.win_length": _COUNT,
+    "feature.hop_length": _COUNT,
+    "feature.n_mels": ((lambda value: 1 <= value <= 1024), "from 1 to 1024"),
+    "feature.fmin": _NOT_NEGATIVE,
+    "feature.fmax": _POSITIVE,
+    "feature.n_mfcc": _COUNT,
+    "feature.shard_size": _COUNT,
+    "feature.num_workers": _NOT_NEGATIVE,
+    "model.name": _one_of(MODELS),
+    "model.latent_dim": _COUNT,
+    "model.hidden_dims": (
+        (lambda values: all(isinstance(value, int) and value > 0 for value in values)),
+        "positive whole numbers",
+    ),
+    "model.beta": _NOT_NEGATIVE,
+    "model.beta_warmup_steps": _NOT_NEGATIVE,
+    "model.free_bits": _NOT_NEGATIVE,
+    "train.num_steps": _COUNT,
+    "train.batch_size": _COUNT,
+    "train.learning_rate": _POSITIVE,
+    "train.warmup_steps": _NOT_NEGATIVE,
+    "train.weight_decay": _NOT_NEGATIVE,
+    "train.clip_norm": _POSITIVE,
+    "train.validation_fraction": ((lambda value: 0 <= value <= 0.5), "from 0 to 0.5"),
+    "train.log_every": _COUNT,
+    "train.eval_every": _COUNT,
+    "train.checkpoint_every": _COUNT,
+    "train.patience": _NOT_NEGATIVE,
+    "embed.batch_size": _COUNT,
+    "cluster.method": _one_of(CLUSTERERS),
+    "cluster.num_clusters": _at_least(2),
+    "cluster.num_seeds": _COUNT,
+    "cluster.n_init": _COUNT,
+    "cluster.eps": _POSITIVE,
+    "cluster.min_samples": _COUNT,
+    "cluster.linkage": _one_of(("ward", "average", "complete", "single")),
+    "cluster.silhouette_sample": _at_least(2),
+    "visualize.method": _one_of(PROJECTIONS),
+    "visualize.n_neighbors": _at_least(2),
+    "visualize.min_dist": _NOT_NEGATIVE,
+    "visualize.perplexity": _POSITIVE,
+}

@@ -1,0 +1,151 @@
+"""Atomic writes and the small file formats that every stage shares (JSON, npz, CSV).
+
+Every file is written beside its target, fsynced and renamed, so that a reader sees the old
+content or the new, never half of it.
+"""
+
+import contextlib
+import csv
+import fcntl
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from absl import logging
+
+from vae_jax.errors import UserError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Yield a binary file that replaces `path` when the block ends without an error."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}.") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes private files; results are as readable as any file the user creates.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        sync_directory(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {path}: {error.strerror or error}.") from error
+        raise
+
+
+def sync_directory(directory: str | os.PathLike) -> None:
+    """Make a rename in `directory` survive a power cut, where the system allows it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON."""
+    with atomic_write(path) as file:
+        file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode())
+        file.write(b"\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file; a damaged one is a `UserError` that names it."""
+    try:
+        return json.loads(Path(path).read_bytes())
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: it is not JSON ({error}).") from error
+
+
+def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
+    """Write plain (never object) arrays to an uncompressed npz file."""
+    if any(np.asarray(array).dtype == object for array in arrays.values()):
+        raise TypeError("object arrays would need pickle to load")
+    with atomic_write(path) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read all arrays of an npz file; a damaged one is a `UserError` that names it."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: run the stage that writes it first.") from error
+    except Exception as error:  # zipfile, zlib and numpy each raise their own kinds
+        raise UserError(f"{path} is damaged ({error}): delete it and run again.") from error
+
+
+def write_csv(
+    path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Write rows as UTF-8 CSV with the given columns; missing values become empty cells."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_write(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
+    """Read a CSV file that this package wrote."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@contextlib.contextmanager
+def lock(directory: str | os.PathLike) -> Iterator[None]:
+    """Keep other runs from writing into `directory`; wait, and say so, while one does.
+
+    The lock is the kernel's: it ends with the process, however that ends.
+    """
+    path = Path(directory) / ".lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "ab")  # noqa: SIM115 (closed below, with the lock)
+    except OSError as error:
+        raise UserError(f"cannot write into {directory}: {error.strerror}.") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logging.warning("%s is in use by another run; waiting until it ends", directory)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash JSON-like values to 16 hex digits; equal values give equal digits on any machine."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Hash a file's content without reading it whole into memory."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

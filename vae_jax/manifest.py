@@ -1,0 +1,164 @@
+"""Reads `metadata.csv`, the list of tracks that every run starts from.
+
+Columns: `id` (required, unique), `audio_path`, `language`, `genre`, `label`, `lyrics`, and any
+others (artist, title, ...), which are kept and can be named in configs.
+"""
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vae_jax.errors import UserError
+
+MAX_FIELD = 64 * 2**20  # characters; the csv module's own limit would refuse long lyrics
+
+
+@dataclass(frozen=True)
+class Track:
+    """One row of the manifest.
+
+    Attributes
+    ----------
+    id
+        Unique name of the track.
+    audio_path
+        Where the audio should be (it may be missing), or None where the cell is empty.
+    lyrics
+        The lyrics, or an empty string.
+    columns
+        All other columns by name (language, genre, label, artist, ...), stripped; an empty
+        string is a missing value.
+    """
+
+    id: str
+    audio_path: Path | None = None
+    lyrics: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The tracks of one `metadata.csv`, in file order."""
+
+    path: Path
+    columns: tuple[str, ...]
+    tracks: tuple[Track, ...]
+
+    def column(self, name: str, ids: Sequence[str]) -> list[str]:
+        """Return a column's values for `ids`; missing columns and values are empty strings."""
+        values = {track.id: track.columns.get(name, "") for track in self.tracks}
+        return [values.get(id_, "") for id_ in ids]
+
+
+def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
+    """Read and check a manifest.
+
+    Parameters
+    ----------
+    path
+        A UTF-8 CSV file, with or without a byte order mark, with any line ends.
+    requires
+        Columns that must exist beside `id`.
+
+    Raises
+    ------
+    UserError
+        If the file cannot be read, has no rows, lacks a column, has an empty or duplicate id, or
+        is not well-formed CSV; the message names the row by its line in the file.
+    """
+    path = Path(path)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = _rows(path, file)
+            columns = _header(path, next(rows, None), requires)
+            tracks = tuple(_tracks(path, columns, rows))
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 (byte {error.start} of a block): save it as UTF-8 CSV."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"cannot read the manifest {path} ({error.strerror}): "
+            "set config.manifest to a CSV file."
+        ) from error
+    if not tracks:
+        raise UserError(f"{path} has no rows: add one per track below the header.")
+    return Manifest(path, columns, tracks)
+
+
+def _rows(path: Path, file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number of the row's end, cells) for every row that is not blank."""
+    csv.field_size_limit(MAX_FIELD)
+    reader = csv.reader(file, strict=True)
+    while True:
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise UserError(
+                f"{path}, line {reader.line_num}: not well-formed CSV ({error}); "
+                'quote cells that hold commas, quotes or line breaks, and double each " in them.'
+            ) from error
+        if cells:
+            yield reader.line_num, cells
+
+
+def _header(
+    path: Path, row: tuple[int, list[str]] | None, requires: Sequence[str]
+) -> tuple[str, ...]:
+    if row is None:
+        raise UserError(f"{path} is empty: its first row must name the columns, id among them.")
+    columns = tuple(cell.strip() for cell in row[1])
+    for name in ("id", *requires):
+        if name not in columns:
+            raise UserError(
+                f"{path} has no column {name!r} (it has {', '.join(columns[:20])}): add one."
+            )
+    for name in columns:
+        if columns.count(name) > 1:
+            raise UserError(f"{path} names the column {name!r} twice: rename one of them.")
+    return columns
+
+
+def _tracks(
+    path: Path, columns: tuple[str, ...], rows: Iterator[tuple[int, list[str]]]
+) -> Iterator[Track]:
+    seen: dict[str, int] = {}
+    folder = path.parent
+    for line, cells in rows:
+        if len(cells) != len(columns):
+            raise UserError(
+                f"{path}, line {line}: {len(cells)} cells, but the header names "
+                f"{len(columns)} columns; quote cells that hold commas."
+            )
+        values = dict(zip(columns, cells, strict=True))
+        id_ = values.pop("id").strip()
+        if not id_:
+            raise UserError(f"{path}, line {line}: the id is empty; give every track its own id.")
+        if "\0" in id_ or "\0" in values.get("audio_path", ""):
+            raise UserError(f"{path}, line {line}: a NUL character; remove it.")
+        if id_ in seen:
+            raise UserError(
+                f"{path}, line {line}: the id {id_!r} is already used in line {seen[id_]}; "
+                "ids must be unique."
+            )
+        seen[id_] = line
+        yield Track(
+            id=id_,
+            audio_path=_resolve(folder, values.pop("audio_path", "").strip()),
+            lyrics=values.pop("lyrics", ""),
+            columns={name: value.strip() for name, value in values.items()},
+        )
+
+
+def _resolve(folder: Path, audio_path: str) -> Path | None:
+    """Resolve a path: absolute, or relative to the manifest, or else to the current directory."""
+    if not audio_path:
+        return None
+    beside = folder / audio_path  # an absolute audio_path replaces the folder
+    if not beside.exists() and Path(audio_path).exists():
+        return Path(audio_path)
+    return beside
