@@ -1,0 +1,1 @@
+"""Turns tracks into features: decoding, spectra, lyrics, and their extraction into records."""

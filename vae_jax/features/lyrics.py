@@ -1,0 +1,325 @@
+"""Cleans lyrics and embeds them as TF-IDF of words and character n-grams, in any language.
+
+`fit` learns vocabulary, weights and, if asked, a truncated SVD from a collection; the resulting
+`LyricsEmbedding` turns lyrics into vectors, and is saved as one JSON file, from which new lyrics
+are embedded identically later.
+
+Words carry topic; character n-grams within words carry language and morphology, and are what
+makes scripts without spaces between words (Chinese, Japanese, Thai) comparable at all. TF-IDF
+with a truncated SVD is latent semantic analysis (Deerwester et al. 1990).
+"""
+
+import base64
+import os
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from absl import logging
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.preprocessing import normalize
+from sklearn.utils.extmath import randomized_svd
+
+from vae_jax import files
+from vae_jax.errors import UserError
+
+MAX_CHARACTERS = 50_000  # of one song's lyrics; what follows is not read
+MAX_LINE = 1_000  # characters; longer lines are cut, since normalising takes quadratic time
+MAX_FIT = 10_000  # songs that vocabulary, weights and SVD are learned from
+ANALYZERS = {"word": (1, 1), "char_wb": (2, 4)}  # shortest and longest n-gram
+FORMAT = 1  # of the saved JSON
+
+
+class LyricsError(Exception):
+    """A track has no usable lyrics; the message says why, as the reason of its failure."""
+
+
+def clean(text: str) -> str:
+    """Reduce lyrics to case-folded words, separated by spaces, one verse line per line.
+
+    Removes section headers ("[Chorus]", "(Refrain 2x)", "Verse 1:"), time tags, the titles and
+    tails that lyrics sites add, punctuation, and control characters, and normalises to NFKC. Takes
+    linear time; whatever follows the first `MAX_CHARACTERS` characters is not read.
+
+    Raises
+    ------
+    LyricsError
+        If no words are left.
+    """
+    text = text[:MAX_CHARACTERS]
+    if not text.strip():
+        raise LyricsError("it has no lyrics")
+    pieces = (
+        line[start : start + MAX_LINE]
+        for line in text.splitlines()
+        for start in range(0, len(line), MAX_LINE)
+    )
+    text = _INSERTED.sub("\n", "\n".join(map(_normalize, pieces)))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if lines:
+        lines[0] = _TITLE.sub("", lines[0])
+        lines[-1] = _TAIL.sub("", lines[-1])
+    lines = [_words(line) for line in lines if not _CREDITS.match(line)]
+    text = "\n".join(line for line in lines if not _LABEL.fullmatch(line))
+    if not text:
+        raise LyricsError("its lyrics hold no words, only headers or punctuation")
+    return text
+
+
+@dataclass(frozen=True)
+class Ngrams:
+    """The vocabulary of one analyzer, with weights.
+
+    Attributes
+    ----------
+    analyzer
+        "word", or "char_wb" for characters within words.
+    lengths
+        Of the shortest and the longest n-gram.
+    terms
+        The n-grams, in the order of the columns.
+    idf
+        Inverse document frequencies, float64 [V].
+    """
+
+    analyzer: str
+    lengths: tuple[int, int]
+    terms: tuple[str, ...]
+    idf: np.ndarray
+
+    @cached_property
+    def vectorizer(self) -> TfidfVectorizer:
+        """Turns cleaned texts into TF-IDF rows of unit length."""
+        vocabulary = {term: column for column, term in enumerate(self.terms)}
+        vectorizer = _vectorizer(self.analyzer, self.lengths, vocabulary=vocabulary)
+        vectorizer.idf_ = self.idf
+        return vectorizer
+
+
+@dataclass(frozen=True)
+class LyricsEmbedding:
+    """Turns lyrics into vectors of D numbers; see `fit`.
+
+    Attributes
+    ----------
+    blocks
+        One vocabulary per analyzer, V terms in total.
+    components
+        The SVD's right singular vectors, float32 [D, V], or None without SVD (then D = V).
+    """
+
+    blocks: tuple[Ngrams, ...]
+    components: np.ndarray | None = None
+
+    @property
+    def dim(self) -> int:
+        """The number D of columns."""
+        if self.components is None:
+            return sum(len(block.terms) for block in self.blocks)
+        return len(self.components)
+
+    def transform(self, lyrics: Sequence[str]) -> np.ndarray:
+        """Embed lyrics as float32 [N, D] rows of unit length.
+
+        A row does not depend on the other rows. Lyrics that share no n-gram with the vocabulary
+        are all zeros.
+
+        Raises
+        ------
+        LyricsError
+            If any of the lyrics hold no words.
+        """
+        texts = [clean(text) for text in lyrics]
+        weights = _join([block.vectorizer.transform(texts) for block in self.blocks])
+        if self.components is None:
+            return weights.toarray().astype(np.float32)
+        return normalize(weights @ self._projection).astype(np.float32)
+
+    @cached_property
+    def _projection(self) -> np.ndarray:
+        """The components as the sparse product needs them: float64 [V, D]."""
+        assert self.components is not None
+        return np.ascontiguousarray(self.components.T, np.float64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON-like values, exactly."""
+        components = self.components
+        return {
+            "format": FORMAT,
+            "blocks": [
+                {
+                    "analyzer": block.analyzer,
+                    "lengths": list(block.lengths),
+                    "terms": list(block.terms),
+                    "idf": block.idf.tolist(),
+                }
+                for block in self.blocks
+            ],
+            "components": None
+            if components is None
+            else {
+                "shape": list(components.shape),
+                "float32_base64": base64.b64encode(components.astype("<f4").tobytes()).decode(),
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "LyricsEmbedding":
+        """Rebuild what `to_dict` returned; the embedding is bit-identical."""
+        if values["format"] != FORMAT:
+            raise ValueError(f"format {values['format']!r} instead of {FORMAT}")
+        blocks = tuple(
+            Ngrams(
+                block["analyzer"],
+                tuple(block["lengths"]),
+                tuple(block["terms"]),
+                np.array(block["idf"], np.float64),
+            )
+            for block in values["blocks"]
+        )
+        stored = values["components"]
+        if stored is None:
+            return cls(blocks)
+        data = base64.b64decode(stored["float32_base64"], validate=True)
+        components = np.frombuffer(data, "<f4").reshape(stored["shape"]).astype(np.float32)
+        return cls(blocks, components)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the embedding as JSON."""
+        files.write_json(path, self.to_dict())
+
+
+def load(path: str | os.PathLike) -> LyricsEmbedding:
+    """Read an embedding that `LyricsEmbedding.save` wrote.
+
+    Raises
+    ------
+    UserError
+        If the file is missing or is not such an embedding.
+    """
+    try:
+        return LyricsEmbedding.from_dict(files.read_json(path))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: run the features stage first.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a lyrics embedding of this version of vae_jax ({error}): "
+            "delete it and run the features stage again."
+        ) from error
+
+
+def fit(
+    lyrics: Sequence[str], *, embed_dim: int = 128, max_features: int = 8192, seed: int = 0
+) -> LyricsEmbedding:
+    """Learn an embedding from a collection of lyrics.
+
+    Words and character n-grams are weighted by (1 + log tf) idf, each block scaled to unit length.
+
+    Parameters
+    ----------
+    lyrics
+        At most `MAX_FIT` of them are used, evenly spaced in the collection.
+    embed_dim
+        Columns of the SVD; fewer where there are fewer songs or terms. 0 is no SVD.
+    max_features
+        Terms kept of each analyzer: the most frequent ones.
+    seed
+        Of the randomised SVD.
+
+    Raises
+    ------
+    LyricsError
+        If any of the lyrics hold no words.
+    UserError
+        If there are no lyrics at all.
+    """
+    if not lyrics:
+        raise UserError("no track has lyrics: fill the manifest's column lyrics.")
+    if len(lyrics) > MAX_FIT:
+        logging.info("lyrics: learning from %d of %d songs.", MAX_FIT, len(lyrics))
+        lyrics = [lyrics[i] for i in np.linspace(0, len(lyrics) - 1, MAX_FIT).round().astype(int)]
+    texts = [clean(text) for text in lyrics]
+    blocks, weights = [], []
+    for analyzer, lengths in ANALYZERS.items():
+        vectorizer = _vectorizer(analyzer, lengths, max_features=max_features)
+        weights.append(vectorizer.fit_transform(texts))
+        terms = vectorizer.get_feature_names_out().tolist()
+        blocks.append(Ngrams(analyzer, lengths, tuple(terms), vectorizer.idf_))
+    components = _svd(_join(weights), embed_dim, seed) if embed_dim else None
+    return LyricsEmbedding(tuple(blocks), components)
+
+
+def _svd(weights: sparse.csr_array, embed_dim: int, seed: int) -> np.ndarray:
+    """Return the first right singular vectors of [N, V] weights: float32 [D, V]."""
+    dim = min(embed_dim, *weights.shape)
+    if dim < embed_dim:
+        logging.info(
+            "lyrics: %d dimensions instead of lyrics_embed_dim=%d: there are only %d songs and "
+            "%d terms.", dim, embed_dim, *weights.shape,
+        )  # fmt: skip
+    _, _, components = randomized_svd(weights, dim, n_iter=7, flip_sign=False, random_state=seed)
+    # A singular vector's sign is arbitrary: make its largest entry positive.
+    largest = np.abs(components).argmax(axis=1)
+    components *= np.sign(components[np.arange(dim), largest])[:, None]
+    return components.astype(np.float32)
+
+
+def _vectorizer(analyzer: str, lengths: tuple[int, int], **options: Any) -> TfidfVectorizer:
+    return TfidfVectorizer(
+        analyzer=analyzer,
+        ngram_range=lengths,
+        token_pattern=r"\S+" if analyzer == "word" else None,  # `clean` has split the words
+        lowercase=False,
+        sublinear_tf=True,
+        **options,
+    )
+
+
+def _join(weights: Sequence[sparse.csr_array]) -> sparse.csr_array:
+    """Put the blocks' weights side by side: float64 [N, V], with rows of unit length."""
+    return normalize(sparse.hstack(weights, "csr"))
+
+
+def _normalize(line: str) -> str:
+    """Give equal text equal spelling: no invisible characters, NFKC, no case."""
+    invisible: dict[int, str | None] = {
+        ord(c): None for c in set(line) if unicodedata.category(c) == "Cf"
+    }
+    invisible[ord("\u200b")] = " "  # separates words in Thai and Khmer
+    line = unicodedata.normalize("NFKC", line.translate(invisible)).casefold()
+    return unicodedata.normalize("NFKC", line)
+
+
+def _words(line: str) -> str:
+    """Replace whatever is not a letter, mark or digit, so that only words are left."""
+    others = {ord(c): " " for c in set(line) if unicodedata.category(c)[0] not in "LMN"}
+    return " ".join(line.translate(others).split())
+
+
+_SECTION = (  # in the languages that lyrics sites label, after case-folding
+    r"(?:(?:pre|post|pré|vor)[ -]?)?(?:chorus|verse|bridge|intro|outro|hook|refrain|interlude|"
+    r"instrumental|breakdown|coda|skit|solo|strophe|vers|zwischenspiel|brücke|couplet|pont|coro|"
+    r"estribillo|estrofa|verso|puente|refrão|ponte|strofa|ritornello|zwrotka|refren|brug|nakarat|"
+    r"припев|куплет|проигрыш)"
+)
+_REPEAT = r"(?:[x×] ?\d{1,2}|\d{1,2} ?[x×]|bis|repeat)"
+_LABEL = re.compile(rf"(?:{_SECTION}(?: ?\d{{1,2}})?)?(?: ?{_REPEAT})?")
+# Square brackets are never sung; round ones often are (backing voices), unless a label is inside.
+_INSERTED = re.compile(
+    rf"\[[^\[\]\n]{{0,200}}\]|\( ?{_LABEL.pattern} ?\)|<[\d:.]{{1,20}}>|https?://\S{{1,500}}"
+    r"|you might also like(?=\[|\d{0,6}embed|\n|$)"
+)
+_CREDITS = re.compile(
+    r"(?:songwriters?|writers?|written by|composers?) ?:|lyrics (?:licensed|powered|©)|copyright|©"
+)
+_TITLE = re.compile(
+    r"^(?:\d{1,5} ?contributors?.{0,300}?lyrics|(?:songtext|liedtext) (?:zu|von)\b.*"
+    r"|lyrics (?:to|of|for)\b.*|paroles (?:de|du|des)\b.*|letras? (?:de|da|do)\b.*"
+    r"|testo (?:di|della|del)\b.*|tekst piosenki\b.*|текст песни\b.*)"
+)
+_TAIL = re.compile(r"\d{0,6} ?embed$")

@@ -1,0 +1,284 @@
+"""Log-mel spectrograms, MFCCs and their summaries in JAX, equal to librosa's, for `extract`.
+
+Waveforms are padded with zeros to one length, so that one compilation serves all tracks; how many
+samples are real travels beside them. B batch, N samples, T frames, F mel bands, C channels (bands
+or coefficients).
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+FRAMES_PER_BLOCK = 64  # frames and spectra, about 1 MB at a time, stay in a core's cache
+BANDS_PER_MATMUL = 16  # neighbouring mel bands share FFT bins; far ones would multiply zeros
+MIN_POWER = 1e-10
+TOP_DB = 80.0  # dynamic range below a track's maximum
+
+
+@dataclass(frozen=True)
+class SpectralSpec:
+    """What determines a spectrum; hashable, so that it can be a static argument.
+
+    Attributes
+    ----------
+    sample_rate, fmin, fmax
+        In Hz; the mel bands lie between fmin and fmax.
+    n_fft, win_length, hop_length
+        In samples; a Hann window of win_length, centred in n_fft.
+    n_mels, n_mfcc
+        Numbers of mel bands and of cepstral coefficients.
+    """
+
+    sample_rate: int
+    n_fft: int
+    win_length: int
+    hop_length: int
+    n_mels: int
+    fmin: float
+    fmax: float
+    n_mfcc: int
+
+    @classmethod
+    def of(cls, feature: Mapping[str, Any]) -> "SpectralSpec":
+        """Take the spec from `config.feature`, resolving what is not set."""
+        values = {field.name: feature[field.name] for field in fields(cls)}
+        if values["win_length"] is None:
+            values["win_length"] = values["n_fft"]
+        if values["fmax"] is None:
+            values["fmax"] = values["sample_rate"] / 2
+        return cls(**values)
+
+    def num_frames(self, num_samples: Any) -> Any:
+        """Return the number of frames centred within `num_samples` (an int or an array)."""
+        return 1 + (num_samples - self.n_fft % 2) // self.hop_length
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def log_mel(waveform: jax.Array, num_samples: jax.Array, spec: SpectralSpec) -> jax.Array:
+    """Return the mel spectrogram in dB.
+
+    Equal to librosa's `power_to_db(melspectrogram(y), ref=1, amin=1e-10, top_db=80)`, per track:
+    frames are centred, padded with zeros, and the maximum is taken over the real frames.
+
+    Parameters
+    ----------
+    waveform
+        float32 [N] or [B, N]; zeros after the real samples.
+    num_samples
+        Real samples, int [] or [B].
+    spec
+        The only static argument: one compilation per spec and shape.
+
+    Returns
+    -------
+    jax.Array
+        float32 [T, F] or [B, T, F] with T = spec.num_frames(N). Only the first
+        spec.num_frames(num_samples) frames mean anything; the caller drops the others.
+    """
+    if waveform.ndim == 2:
+        return _map(lambda pair: log_mel(*pair, spec), (waveform, num_samples))
+    decibels = 10 * jnp.log10(jnp.maximum(_mel_power(waveform, spec), MIN_POWER))
+    valid = jnp.arange(len(decibels))[:, None] < spec.num_frames(num_samples)
+    loudest = jnp.max(decibels, initial=-jnp.inf, where=valid)
+    return jnp.maximum(decibels, loudest - TOP_DB)
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def mfcc(waveform: jax.Array, num_samples: jax.Array, spec: SpectralSpec) -> jax.Array:
+    """Return mel-frequency cepstral coefficients, equal to librosa's `feature.mfcc`.
+
+    The orthonormal DCT-II of `log_mel` over bands; arguments and frames as there, [..., T, C].
+    """
+    decibels = log_mel(waveform, num_samples, spec)
+    return jnp.matmul(decibels, _dct(spec.n_mels, spec.n_mfcc), precision="highest")
+
+
+@functools.partial(jax.jit, static_argnames="deltas")
+def summary(frames: jax.Array, num_frames: jax.Array, deltas: bool = False) -> jax.Array:
+    """Describe a track by its mean and standard deviation over time.
+
+    Parameters
+    ----------
+    frames
+        Float [T, C], of which the first `num_frames` count (at least one).
+    num_frames
+        int [].
+    deltas
+        Also describe the differences between neighbouring frames.
+
+    Returns
+    -------
+    jax.Array
+        float32 [2C] (means, then population standard deviations), with deltas [4C].
+    """
+    parts = _moments(frames, num_frames)
+    if deltas:
+        parts += _moments(jnp.diff(frames, axis=0), num_frames - 1)
+    return jnp.concatenate(parts)
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "deltas"))
+def mfcc_summary(
+    waveform: jax.Array, num_samples: jax.Array, spec: SpectralSpec, deltas: bool
+) -> jax.Array:
+    """Return the `summary` of one waveform's `mfcc`, float32 [2C] or [4C]."""
+    return summary(mfcc(waveform, num_samples, spec), spec.num_frames(num_samples), deltas)
+
+
+@dataclass(frozen=True)
+class AudioFeature:
+    """One stored audio feature: call it with a waveform.
+
+    Attributes
+    ----------
+    shape, dtype
+        Of what it returns; None is the number of frames, which differs by track.
+    max_samples
+        Waveforms are padded to this length.
+    compute
+        (waveform [max_samples], num_samples) -> array [T, ...] or [...], jitted.
+    spec
+        Says how many frames count.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str
+    max_samples: int
+    compute: Callable[..., jax.Array]
+    spec: SpectralSpec
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """Return the feature of a mono waveform [N <= max_samples]; safe to call from threads."""
+        padded = np.zeros(self.max_samples, np.float32)
+        padded[: len(waveform)] = waveform
+        values = np.asarray(self.compute(padded, np.int32(len(waveform))))
+        if self.shape[0] is None:
+            values = values[: self.spec.num_frames(len(waveform))]
+        return values.astype(self.dtype)
+
+
+def audio_feature(feature: Mapping[str, Any]) -> AudioFeature:
+    """Return the audio feature that `config.feature` names: mfcc, mfcc_frames or logmelspec."""
+    spec, deltas = SpectralSpec.of(feature), feature["deltas"]
+    # Frames stored as float16 lose at most 2**-11 of a value: .016 dB below 64 dB.
+    shape, dtype, compute = {
+        "mfcc": (
+            ((4 if deltas else 2) * spec.n_mfcc,),
+            "float32",
+            functools.partial(mfcc_summary, spec=spec, deltas=deltas),
+        ),
+        "mfcc_frames": ((None, spec.n_mfcc), "float16", functools.partial(mfcc, spec=spec)),
+        "logmelspec": ((None, spec.n_mels), "float16", functools.partial(log_mel, spec=spec)),
+    }[feature["name"]]
+    # Resampling rounds up, by one sample where the ratio of the rates is not exact in binary.
+    max_samples = math.ceil(feature["duration"] * spec.sample_rate) + 1
+    return AudioFeature(shape, dtype, max_samples, compute, spec)
+
+
+def _map(function: Callable, values: Any) -> Any:
+    """Map over the first axis: one by one on a CPU, whose cache is small, else all at once."""
+    if jax.default_backend() == "cpu":
+        return lax.map(function, values)
+    return jax.vmap(function)(values)
+
+
+def _mel_power(waveform: jax.Array, spec: SpectralSpec) -> jax.Array:
+    """Return the mel power spectrogram [T, F] of a waveform [N]."""
+    num_frames = spec.num_frames(len(waveform))
+    num_blocks = -(-num_frames // FRAMES_PER_BLOCK)
+    block_hop = FRAMES_PER_BLOCK * spec.hop_length
+    block_length = block_hop - spec.hop_length + spec.n_fft
+    before = spec.n_fft // 2
+    after = (num_blocks - 1) * block_hop + block_length - before - len(waveform)
+    # `after` is negative where a hop longer than the window leaves the last samples unused.
+    padded = lax.pad(waveform, jnp.zeros((), waveform.dtype), [(before, after, 0)])
+    window, bands = _window(spec), _mel_bands(spec)
+
+    def block_power(block: jax.Array) -> jax.Array:
+        samples = lax.dynamic_slice(padded, (block * block_hop,), (block_length,))
+        starts = jnp.arange(FRAMES_PER_BLOCK) * spec.hop_length
+        frames = jax.vmap(lambda start: lax.dynamic_slice(samples, (start,), (spec.n_fft,)))(starts)
+        spectrum = jnp.fft.rfft(frames * window)
+        power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+        return jnp.concatenate(
+            [
+                jnp.matmul(power[:, first : first + len(weights)], weights, precision="highest")
+                for first, weights in bands
+            ],
+            axis=1,
+        )
+
+    return _map(block_power, jnp.arange(num_blocks)).reshape(-1, spec.n_mels)[:num_frames]
+
+
+def _moments(frames: jax.Array, count: jax.Array) -> list[jax.Array]:
+    """Return mean and standard deviation over the first `count` rows; 0 where there are none."""
+    valid = jnp.arange(len(frames))[:, None] < count
+    count = jnp.maximum(count, 1)
+    mean = jnp.sum(frames, axis=0, where=valid) / count
+    variance = jnp.sum(jnp.square(frames - mean), axis=0, where=valid) / count
+    return [mean, jnp.sqrt(variance)]
+
+
+def _window(spec: SpectralSpec) -> np.ndarray:
+    """Return a periodic Hann window, centred in n_fft samples."""
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(spec.win_length) / spec.win_length)
+    before = (spec.n_fft - spec.win_length) // 2
+    return np.pad(hann, (before, spec.n_fft - spec.win_length - before)).astype(np.float32)
+
+
+def _mel_bands(spec: SpectralSpec) -> list[tuple[int, np.ndarray]]:
+    """Cut the mel filter bank into (first bin, weights [bins, <= BANDS_PER_MATMUL]) blocks."""
+    filters = mel_filters(spec)
+    bands = []
+    for first in range(0, spec.n_mels, BANDS_PER_MATMUL):
+        block = filters[first : first + BANDS_PER_MATMUL]
+        used = np.flatnonzero(block.any(axis=0))
+        low, high = (used[0], used[-1] + 1) if len(used) else (0, 1)
+        bands.append((int(low), block[:, low:high].T))
+    return bands
+
+
+def mel_filters(spec: SpectralSpec) -> np.ndarray:
+    """Return triangular filters of unit area, float32 [F, n_fft // 2 + 1].
+
+    Equal to librosa's `filters.mel`: Slaney's mel scale (Auditory Toolbox, 1998).
+    """
+    low, high = _hz_to_mel(np.array([spec.fmin, spec.fmax]))
+    edges = _mel_to_hz(np.linspace(low, high, spec.n_mels + 2))
+    bins = np.arange(spec.n_fft // 2 + 1) * (spec.sample_rate / spec.n_fft)
+    left, center, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rising, falling = (bins - left) / (center - left), (right - bins) / (right - center)
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    return (triangles * (2 / (right - left))).astype(np.float32)
+
+
+# Slaney's scale is linear up to 1 kHz, which is 15 mel, and logarithmic above.
+_MEL_PER_HZ = 3 / 200
+_KNEE_HZ, _KNEE_MEL = 1000.0, 15.0
+_LOG_STEP = math.log(6.4) / 27
+
+
+def _hz_to_mel(hz: np.ndarray) -> np.ndarray:
+    above = _KNEE_MEL + np.log(np.maximum(hz, _KNEE_HZ) / _KNEE_HZ) / _LOG_STEP
+    return np.where(hz < _KNEE_HZ, hz * _MEL_PER_HZ, above)
+
+
+def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
+    above = _KNEE_HZ * np.exp(_LOG_STEP * (mel - _KNEE_MEL))
+    return np.where(mel < _KNEE_MEL, mel / _MEL_PER_HZ, above)
+
+
+def _dct(n_mels: int, n_mfcc: int) -> np.ndarray:
+    """Return the first columns of the orthonormal DCT-II, float32 [F, C]."""
+    angles = np.pi / n_mels * (np.arange(n_mels)[:, None] + 0.5) * np.arange(n_mfcc)
+    basis = np.cos(angles) * np.sqrt(2 / n_mels)
+    basis[:, 0] /= np.sqrt(2)
+    return basis.astype(np.float32)
