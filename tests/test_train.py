@@ -1,0 +1,227 @@
+"""Training on records: exact resume, data parallelism, compilation, learning, faults."""
+
+import os
+import signal
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from vae_jax import checkpoints, history, records, sharding, train
+from vae_jax.config import get_config, to_dict
+from vae_jax.errors import Preempted, UserError
+from vae_jax.records import ArraySpec, Statistics
+
+NUM_TRACKS, DIM = 60, 12
+
+
+class StubRecords(records.Records):
+    """Records in memory: points on a plane, in twelve dimensions, with noise."""
+
+    def __init__(self, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        plane = rng.normal(0, 3, (NUM_TRACKS, 2)) @ rng.normal(0, 1, (2, DIM))
+        self._values = (plane + rng.normal(0, 0.1, plane.shape)).astype(np.float32)
+        self.ids = np.array([f"track-{i}" for i in range(NUM_TRACKS)])
+        self.arrays = {"features": ArraySpec((DIM,), "float32")}
+        self.statistics = {"features": Statistics.of(self._values)}
+        self.fingerprint = "0123456789abcdef"
+
+    def stack(self, name, positions):
+        return self._values[positions]
+
+
+def settings(**changes):
+    config = get_config()
+    config.model.update(latent_dim=2, hidden_dims=(16,), beta_warmup_steps=20)
+    config.train.update(num_steps=100, batch_size=16, log_every=10, eval_every=25)
+    config.train.update(checkpoint_every=50, warmup_steps=10, learning_rate=2e-2)
+    config.train.update(changes)
+    return to_dict(config)
+
+
+def final_params(directory):
+    return checkpoints.restore_params(directory, checkpoints.steps_in(directory)[-1])
+
+
+def assert_equal(first, second):
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def train_losses(directory):
+    lines = history.read(directory / history.FILE)
+    return {line["step"]: line["train/loss"] for line in lines if "train/loss" in line}
+
+
+make_mesh = sharding.make_mesh
+
+
+def use_devices(monkeypatch, number):
+    mesh = make_mesh(jax.devices()[:number])
+    monkeypatch.setattr(sharding, "make_mesh", lambda: mesh)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def two_devices():
+    """Train on two of the eight devices, which on few cores is faster than on all."""
+    with pytest.MonkeyPatch.context() as patch:
+        use_devices(patch, 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("trained")
+    train.train(StubRecords(), settings(), directory)
+    return directory
+
+
+def test_training_learns_the_plane_that_the_data_lie_on(trained):
+    lines = history.read(trained / history.FILE)
+    evaluations = [line for line in lines if "eval/loss" in line]
+    assert [line["step"] for line in evaluations] == [25, 50, 75, 100]
+    assert evaluations[-1]["eval/squared_error"] < 0.1  # of a variance of 1
+    assert evaluations[-1]["eval/active_units"] == 2
+    assert evaluations[-1]["eval/loss"] < evaluations[0]["eval/loss"]
+    assert checkpoints.is_complete(trained)
+
+
+def when_logged(monkeypatch, step, action):
+    """Call `action` as soon as training has logged a step."""
+    original = history.History.log
+
+    def log(this, at, metrics):
+        original(this, at, metrics)
+        if at == step and "train/loss" in metrics:
+            action()
+
+    monkeypatch.setattr(history.History, "log", log)
+
+
+def die():
+    raise KeyboardInterrupt  # nothing is saved after this
+
+
+@pytest.mark.parametrize("stop", [50, 60])
+def test_a_stopped_run_continues_bit_for_bit(trained, tmp_path, monkeypatch, stop):
+    with monkeypatch.context() as patch:
+        when_logged(patch, stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Preempted, match=f"step {stop}"):
+            train.train(StubRecords(), settings(), tmp_path)
+    assert not checkpoints.is_complete(tmp_path)
+    train.train(StubRecords(), settings(), tmp_path)
+    assert_equal(final_params(trained), final_params(tmp_path))
+    assert train_losses(trained) == train_losses(tmp_path)
+
+
+def test_a_run_killed_between_checkpoints_continues_bit_for_bit(trained, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        when_logged(patch, 80, die)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(StubRecords(), settings(), tmp_path)
+    train.train(StubRecords(), settings(), tmp_path)
+    assert_equal(final_params(trained), final_params(tmp_path))
+    steps = [line["step"] for line in history.read(tmp_path / history.FILE)]
+    assert steps == [line["step"] for line in history.read(trained / history.FILE)]
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_training_still_ends_equal(trained, tmp_path):
+    train.train(StubRecords(), settings(), tmp_path)
+    (tmp_path / checkpoints.COMPLETE).unlink()
+    for path in (tmp_path / "100").rglob("*"):
+        if path.is_file() and path.stat().st_size > 1000:
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data)
+    assert "damaged" in checkpoints.damage(tmp_path, 100)
+    train.train(StubRecords(), settings(), tmp_path)
+    assert checkpoints.damage(tmp_path, 100) is None
+    assert_equal(final_params(trained), final_params(tmp_path))
+
+
+def losses(monkeypatch, num_devices, batch_size=16):
+    with monkeypatch.context() as patch:
+        use_devices(patch, num_devices)
+        program = train.prepare(StubRecords(), settings(batch_size=batch_size))
+    state, found = program.state, []
+    for step in range(0, 30, 10):
+        state, metrics = program.train_steps(state, step, step + 10)
+        found.append(float(metrics["loss"]))
+    return found, [float(value) for value in program.evaluate(state.params).values()]
+
+
+@pytest.mark.parametrize("num_devices", [2, 8])
+def test_the_number_of_devices_does_not_change_the_losses(monkeypatch, num_devices):
+    one = losses(monkeypatch, 1)
+    many = losses(monkeypatch, num_devices)
+    np.testing.assert_allclose(many[0], one[0], rtol=1e-4)
+    np.testing.assert_allclose(many[1], one[1], rtol=1e-3)
+
+
+def test_a_batch_that_the_devices_do_not_divide_trains_equally(monkeypatch):
+    np.testing.assert_allclose(
+        losses(monkeypatch, 8, batch_size=13)[0],
+        losses(monkeypatch, 1, batch_size=13)[0],
+        rtol=1e-4,
+    )
+
+
+def test_nothing_is_compiled_after_the_first_steps():
+    program = train.prepare(StubRecords(), settings())
+    state, _ = program.train_steps(program.state, 0, 10)
+    program.evaluate(state.params)
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *_, **__: compiled.append(name) if "compile" in name else None
+    )
+    for begin, end in ((10, 20), (20, 23), (23, 30)):
+        state, metrics = program.train_steps(state, begin, end)
+        jax.device_get((metrics, program.evaluate(state.params)))
+    jax.monitoring.clear_event_listeners()
+    assert compiled == []
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
+    with pytest.raises(UserError, match=r"at step 10: lower config\.train\.learning_rate"):
+        train.train(StubRecords(), settings(learning_rate=1e30, clip_norm=1e30), tmp_path)
+
+
+def test_training_stops_early_when_evaluation_has_stalled(tmp_path):
+    train.train(StubRecords(), settings(num_steps=5000, patience=2, eval_every=10), tmp_path)
+    last = history.read(tmp_path / history.FILE)[-1]["step"]
+    assert last < 5000
+    assert checkpoints.steps_in(tmp_path)[-1] == last
+    assert checkpoints.is_complete(tmp_path)
+
+
+def test_patience_counts_evaluations_without_improvement():
+    assert not history.stalled([3, 2, 1], patience=2)
+    assert not history.stalled([1, 2], patience=2)
+    assert history.stalled([1, 2, 1], patience=2)
+    assert not history.stalled([1, 2, 3], patience=0)
+
+
+def test_stops_lie_at_multiples_whatever_the_start():
+    due = {"log_every": 20, "eval_every": 50, "checkpoint_every": 100, "num_steps": 130}
+    stops, step = [], 0
+    while step < 130:
+        step = train.next_stop(step, due)
+        stops.append(step)
+    assert stops == [20, 40, 50, 60, 80, 100, 120, 130]
+    assert train.next_stop(47, due) == 50
+
+
+def test_training_works_outside_the_main_thread(tmp_path):
+    errors = []
+
+    def run():
+        try:
+            train.train(StubRecords(), settings(num_steps=10), tmp_path)
+        except BaseException as error:  # the thread must not swallow it
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert errors == []

@@ -1,0 +1,194 @@
+"""Checkpoints: Orbax for the arrays, JSON for what they mean, SHA-256 against silent damage.
+
+A checkpoint directory holds one folder per step (Orbax: `state` arrays, `metadata` JSON with the
+config and the feature statistics), `sha256-<step>.json` that seals it, and the training metrics.
+Orbax reads a flipped bit without complaint, so a step is verified against its seal before it is
+restored; a step that fails is passed over for the one before.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from vae_jax import files
+from vae_jax.errors import UserError
+
+COMPLETE = "complete.json"  # written when training has ended
+BEST_METRIC = "eval/loss"
+
+
+class Checkpoints:
+    """Saves training states asynchronously; keeps the latest two and the best.
+
+    Parameters
+    ----------
+    directory
+        Where the steps are kept.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint import checkpoint_managers as policies
+
+        self.directory = directory.absolute()
+        self._ocp = ocp
+        best = policies.BestN(get_metric_fn=_best_metric, reverse=True, n=1)
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
+                best_fn=_best_metric,  # without it, the metrics are not written
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            ),
+            item_names=("state", "metadata"),
+        )
+
+    def save(
+        self, step: int, state: Any, metadata: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Start saving a state; returns before it is written."""
+        self._manager.save(
+            step,
+            args=self._ocp.args.Composite(
+                state=self._ocp.args.StandardSave(state),
+                metadata=self._ocp.args.JsonSave(dict(metadata)),
+            ),
+            metrics=dict(metrics),
+            force=True,
+        )
+
+    def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
+        """Return the latest sound step and its state, placed as `abstract_state` says.
+
+        Steps that fail their seal are removed, with a warning.
+        """
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            problem = damage(self.directory, step)
+            if problem is None:
+                restored = self._manager.restore(
+                    step,
+                    args=self._ocp.args.Composite(
+                        state=self._ocp.args.StandardRestore(abstract_state)
+                    ),
+                )
+                return step, restored["state"]
+            logging.warning("checkpoint %s/%d is passed over: %s", self.directory, step, problem)
+            self._manager.delete(step)
+        return None
+
+    def close(self) -> None:
+        """Wait until everything is written and sealed."""
+        self._manager.wait_until_finished()
+        self._seal()
+        self._manager.close()
+
+    def _seal(self) -> None:
+        """Hash every finished step that has no seal; drop the seals of deleted steps."""
+        steps = set(steps_in(self.directory))
+        for step in steps:
+            if not _seal_path(self.directory, step).exists():
+                files.write_json(_seal_path(self.directory, step), _hashes(self.directory, step))
+        for seal in self.directory.glob("sha256-*.json"):
+            if int(seal.stem.removeprefix("sha256-")) not in steps:
+                seal.unlink(missing_ok=True)
+
+
+def steps_in(directory: Path) -> list[int]:
+    """Return the finished steps in a checkpoint directory, ascending."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+
+
+def damage(directory: Path, step: int) -> str | None:
+    """Say what is wrong with a step, or None if all its files match their seal."""
+    seal = _seal_path(directory, step)
+    if not seal.exists():
+        return "it was never sealed (the run was killed while writing it)"
+    try:
+        expected, found = files.read_json(seal), _hashes(directory, step)
+    except (UserError, OSError) as error:
+        return str(error)
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            return f"its file {name} is damaged, missing or unexpected"
+    return None
+
+
+def is_complete(directory: Path) -> bool:
+    """Say whether training has ended here and left a checkpoint that is still sound."""
+    return (directory / COMPLETE).exists() and any(
+        damage(directory, step) is None for step in steps_in(directory)
+    )
+
+
+def seal(directory: Path, step: int) -> str:
+    """Return a step's fingerprint."""
+    return files.fingerprint(files.read_json(_seal_path(directory, step)))
+
+
+def best_step(directory: Path) -> int:
+    """Return the sound step with the lowest validation loss, or the latest if none has one.
+
+    Raises
+    ------
+    UserError
+        If the directory has no sound checkpoint.
+    """
+    candidates = []
+    for step in steps_in(directory):
+        problem = damage(directory, step)
+        if problem:
+            logging.warning("checkpoint %s/%d is passed over: %s", directory, step, problem)
+            continue
+        path = directory / str(step) / "metrics" / "metrics"
+        metrics = files.read_json(path) if path.exists() else {}
+        candidates.append((metrics.get(BEST_METRIC, float("inf")), -step))
+    if not candidates:
+        raise UserError(
+            f"{directory} holds no sound checkpoint: name a folder that training wrote with "
+            "--checkpoint, or run --stage=train first."
+        )
+    return -min(candidates)[1]
+
+
+def read_metadata(directory: Path, step: int) -> dict[str, Any]:
+    """Return what was saved beside the arrays, without importing Orbax."""
+    return json.loads((directory / str(step) / "metadata" / "metadata").read_bytes())
+
+
+def restore_params(directory: Path, step: int) -> Any:
+    """Restore the parameters alone, as numpy arrays; nothing else is read."""
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    path = (directory / str(step) / "state").absolute()
+    handler = ocp.PyTreeCheckpointHandler()
+    params = handler.metadata(path).tree["params"]
+    arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), params)
+    args = ocp.args.PyTreeRestore(
+        item={"params": params}, restore_args={"params": arrays}, partial_restore=True
+    )
+    return handler.restore(path, args=args)["params"]
+
+
+def _best_metric(metrics: Mapping[str, float]) -> float:
+    return metrics[BEST_METRIC]
+
+
+def _seal_path(directory: Path, step: int) -> Path:
+    return directory / f"sha256-{step}.json"
+
+
+def _hashes(directory: Path, step: int) -> dict[str, str]:
+    folder = directory / str(step)
+    return {
+        str(path.relative_to(folder)): files.sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
