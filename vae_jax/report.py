@@ -1,0 +1,28 @@
+"""What a run prints at its end: the comparison with the baselines, and where everything is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vae_jax import compare, metrics_file
+
+
+def report(outdir: Path, folders: Sequence[Path]) -> str:
+    """Return the table of the outdir's latest clustering, and a list of all that there is.
+
+    Parameters
+    ----------
+    outdir
+        The run's results; every file in it is listed.
+    folders
+        Further folders that the run used: features and checkpoints.
+    """
+    parts = []
+    metrics = outdir / metrics_file.NAME
+    if metrics.exists():
+        rows = metrics_file.read(metrics)
+        parts.append(compare.table([row for row in rows if row["run_id"] == rows[-1]["run_id"]]))
+    paths = [path for path in sorted(outdir.rglob("*")) if path.is_file()]
+    visible = [path for path in paths if not any(part[0] == "." for part in path.parts)]
+    lines = [f"  {path}" for path in visible] + [f"  {folder}/" for folder in folders]
+    parts.append("\n".join(["Written or up to date:", *lines]))
+    return "\n\n".join(parts)
