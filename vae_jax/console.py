@@ -1,6 +1,7 @@
 """What a user sees while a command works: log lines, and the progress of long work."""
 
 import logging as python_logging
+import os
 import sys
 import time
 from types import TracebackType
@@ -8,6 +9,7 @@ from types import TracebackType
 from absl import logging
 from tqdm import tqdm
 
+_PACKAGE = os.path.dirname(__file__) + os.sep
 LOG_SECONDS = 15.0  # between two lines in a log
 
 
@@ -22,7 +24,7 @@ def set_up_logging() -> None:
 
 def _is_ours(record: python_logging.LogRecord) -> bool:
     """Keep our own lines, and others' warnings: Orbax logs thirty lines per checkpoint."""
-    return "vae_jax" in record.pathname or record.levelno >= python_logging.WARNING
+    return record.pathname.startswith(_PACKAGE) or record.levelno >= python_logging.WARNING
 
 
 class Progress:

@@ -17,9 +17,8 @@ import numpy as np
 import soundfile
 from absl import app, flags, logging
 from scipy import signal
-from tqdm import tqdm
 
-from vae_jax import files
+from vae_jax import console, files
 from vae_jax.errors import UserError
 
 COLUMNS = ("id", "audio_path", "title", "artist", "language", "genre", "label", "lyrics", "source")
@@ -217,12 +216,14 @@ def synthesise(
             logging.info("%s is up to date (%d tracks).", metadata, num_tracks)
             return metadata
         metadata.unlink()  # a killed run must not leave old rows beside new audio
-    for index, row in enumerate(tqdm(rows, desc="synthesising", unit="track")):
-        buffer = io.BytesIO()
-        wave = _perform(index, seed, num_samples, sample_rate)
-        soundfile.write(buffer, wave, sample_rate, format="WAV", subtype="PCM_16")
-        with files.atomic_write(metadata.parent / row["audio_path"]) as file:
-            file.write(buffer.getvalue())
+    with console.Progress("synthesising", len(rows), "tracks") as progress:
+        for index, row in enumerate(rows):
+            buffer = io.BytesIO()
+            wave = _perform(index, seed, num_samples, sample_rate)
+            soundfile.write(buffer, wave, sample_rate, format="WAV", subtype="PCM_16")
+            with files.atomic_write(metadata.parent / row["audio_path"]) as file:
+                file.write(buffer.getvalue())
+            progress.update(index + 1)
     files.write_csv(metadata, COLUMNS, rows)
     logging.info("wrote %s and %d WAV files beside it.", metadata, num_tracks)
     return metadata
@@ -365,7 +366,7 @@ def _chord(name: str) -> tuple[int, ...]:
 def main(argv: list[str]) -> str | None:
     """Run the command; a returned sentence is an error."""
     del argv
-    logging.set_verbosity(logging.INFO)
+    console.set_up_logging()
     try:
         synthesise(flags.FLAGS.outdir, seed=flags.FLAGS.seed)
     except UserError as error:
