@@ -114,9 +114,12 @@ def test_lyrics_without_words_are_an_error_that_says_why(text):
     with pytest.raises(LyricsError, match=r"no (lyrics|words)"):
         clean(text)
     with pytest.raises(LyricsError):
-        fit(["some words", text])
-    with pytest.raises(LyricsError):
         fit(["some words"]).transform([text])
+
+
+def test_lyrics_without_words_teach_nothing():
+    texts, _ = songs(6)
+    assert fit(["", *texts, "[Instrumental]"]).to_dict() == fit(texts).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -268,9 +271,10 @@ def test_lyrics_that_share_nothing_with_the_vocabulary_are_zeros():
     np.testing.assert_array_equal(vectors, np.zeros((1, 2), np.float32))
 
 
-def test_no_lyrics_at_all_are_one_clear_error():
+@pytest.mark.parametrize("texts", [[], ["", "[Instrumental]"]])
+def test_no_lyrics_at_all_are_one_clear_error(texts):
     with pytest.raises(UserError, match="no track has lyrics"):
-        fit([])
+        fit(texts)
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "another file", "format", "shape"])

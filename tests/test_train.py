@@ -10,7 +10,9 @@ import pytest
 
 from vae_jax import checkpoints, history, records, sharding, train
 from vae_jax.config import get_config, to_dict
+from vae_jax.description import Description
 from vae_jax.errors import Preempted, UserError
+from vae_jax.input_pipeline import Source
 from vae_jax.records import ArraySpec, Statistics
 
 NUM_TRACKS, DIM = 60, 12
@@ -26,10 +28,14 @@ class StubRecords(records.Records):
         self.ids = np.array([f"track-{i}" for i in range(NUM_TRACKS)])
         self.arrays = {"features": ArraySpec((DIM,), "float32")}
         self.statistics = {"features": Statistics.of(self._values)}
-        self.fingerprint = "0123456789abcdef"
+        self.num_frames = np.zeros(NUM_TRACKS, np.int32)
 
-    def stack(self, name, positions):
-        return self._values[positions]
+    @property
+    def lyrics(self):
+        return None
+
+    def read(self, position):
+        return {"features": self._values[position]}
 
 
 def settings(**changes):
@@ -39,6 +45,16 @@ def settings(**changes):
     config.train.update(checkpoint_every=50, warmup_steps=10, learning_rate=2e-2)
     config.train.update(changes)
     return to_dict(config)
+
+
+def fit(config, directory):
+    records = StubRecords()
+    train.train(Source(records), Description.of(config, records, []), directory)
+
+
+def prepare(config):
+    records = StubRecords()
+    return train.prepare(Source(records), Description.of(config, records, []))
 
 
 def final_params(directory):
@@ -73,7 +89,7 @@ def two_devices():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     directory = tmp_path_factory.mktemp("trained")
-    train.train(StubRecords(), settings(), directory)
+    fit(settings(), directory)
     return directory
 
 
@@ -108,9 +124,9 @@ def test_a_stopped_run_continues_bit_for_bit(trained, tmp_path, monkeypatch, sto
     with monkeypatch.context() as patch:
         when_logged(patch, stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
         with pytest.raises(Preempted, match=f"step {stop}"):
-            train.train(StubRecords(), settings(), tmp_path)
+            fit(settings(), tmp_path)
     assert not checkpoints.is_complete(tmp_path)
-    train.train(StubRecords(), settings(), tmp_path)
+    fit(settings(), tmp_path)
     assert_equal(final_params(trained), final_params(tmp_path))
     assert train_losses(trained) == train_losses(tmp_path)
 
@@ -119,15 +135,15 @@ def test_a_run_killed_between_checkpoints_continues_bit_for_bit(trained, tmp_pat
     with monkeypatch.context() as patch:
         when_logged(patch, 80, die)
         with pytest.raises(KeyboardInterrupt):
-            train.train(StubRecords(), settings(), tmp_path)
-    train.train(StubRecords(), settings(), tmp_path)
+            fit(settings(), tmp_path)
+    fit(settings(), tmp_path)
     assert_equal(final_params(trained), final_params(tmp_path))
     steps = [line["step"] for line in history.read(tmp_path / history.FILE)]
     assert steps == [line["step"] for line in history.read(trained / history.FILE)]
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_training_still_ends_equal(trained, tmp_path):
-    train.train(StubRecords(), settings(), tmp_path)
+    fit(settings(), tmp_path)
     (tmp_path / checkpoints.COMPLETE).unlink()
     for path in (tmp_path / "100").rglob("*"):
         if path.is_file() and path.stat().st_size > 1000:
@@ -135,7 +151,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_training_still_ends_equal(train
             data[len(data) // 2] ^= 1
             path.write_bytes(data)
     assert "damaged" in checkpoints.damage(tmp_path, 100)
-    train.train(StubRecords(), settings(), tmp_path)
+    fit(settings(), tmp_path)
     assert checkpoints.damage(tmp_path, 100) is None
     assert_equal(final_params(trained), final_params(tmp_path))
 
@@ -143,7 +159,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_training_still_ends_equal(train
 def losses(monkeypatch, num_devices, batch_size=16):
     with monkeypatch.context() as patch:
         use_devices(patch, num_devices)
-        program = train.prepare(StubRecords(), settings(batch_size=batch_size))
+        program = prepare(settings(batch_size=batch_size))
     state, found = program.state, []
     for step in range(0, 30, 10):
         state, metrics = program.train_steps(state, step, step + 10)
@@ -168,7 +184,7 @@ def test_a_batch_that_the_devices_do_not_divide_trains_equally(monkeypatch):
 
 
 def test_nothing_is_compiled_after_the_first_steps():
-    program = train.prepare(StubRecords(), settings())
+    program = prepare(settings())
     state, _ = program.train_steps(program.state, 0, 10)
     program.evaluate(state.params)
     compiled = []
@@ -182,13 +198,20 @@ def test_nothing_is_compiled_after_the_first_steps():
     assert compiled == []
 
 
+def test_features_that_do_not_fit_the_device_are_streamed_and_train_equally(trained, tmp_path):
+    config = settings()
+    config["train"]["resident_gib"] = 0.0
+    fit(config, tmp_path)
+    assert_equal(final_params(trained), final_params(tmp_path))
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
     with pytest.raises(UserError, match=r"at step 10: lower config\.train\.learning_rate"):
-        train.train(StubRecords(), settings(learning_rate=1e30, clip_norm=1e30), tmp_path)
+        fit(settings(learning_rate=1e30, clip_norm=1e30), tmp_path)
 
 
 def test_training_stops_early_when_evaluation_has_stalled(tmp_path):
-    train.train(StubRecords(), settings(num_steps=5000, patience=2, eval_every=10), tmp_path)
+    fit(settings(num_steps=5000, patience=2, eval_every=10), tmp_path)
     last = history.read(tmp_path / history.FILE)[-1]["step"]
     assert last < 5000
     assert checkpoints.steps_in(tmp_path)[-1] == last
@@ -217,7 +240,7 @@ def test_training_works_outside_the_main_thread(tmp_path):
 
     def run():
         try:
-            train.train(StubRecords(), settings(num_steps=10), tmp_path)
+            fit(settings(num_steps=10), tmp_path)
         except BaseException as error:  # the thread must not swallow it
             errors.append(error)
 

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from vae_jax.models import build
-from vae_jax.models.vae import Elbo, Gaussian, Posterior, elbo, loss, weighted_mean
+from vae_jax.config import get_config, to_dict
+from vae_jax.models import build, conv2d
+from vae_jax.models.vae import (
+    Elbo,
+    Gaussian,
+    Inputs,
+    Posterior,
+    loss,
+    product_of_experts,
+    weighted_mean,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -50,32 +59,147 @@ def test_padding_of_any_value_does_not_count():
     np.testing.assert_allclose(weighted_mean(values, jnp.array([1.0, 1.0, 0.0])), [2, 3])
 
 
-def test_the_elbo_of_a_linear_model_matches_its_closed_form():
+def test_the_likelihood_under_posterior_samples_matches_its_closed_form():
     # p(x|z) = N(z, s^2), q(z|x) = N(m, v): E[-log p] = log s + log(2 pi)/2 + ((x-m)^2 + v) / 2s^2.
     x, mean, variance, scale = 1.3, 0.8, 0.2, 0.5
     n = 400_000
     posterior = Posterior(jnp.full((n, 1), mean), jnp.full((n, 1), np.log(variance)))
-    z = posterior.sample(jax.random.key(1))
-    terms = elbo(posterior, Gaussian(z, jnp.log(scale)), jnp.full((n, 1), x))
+    nats = Gaussian(posterior.sample(jax.random.key(1)), jnp.log(scale)).negative_log_prob(
+        jnp.full((n, 1), x)
+    )
     expected = np.log(scale) + np.log(2 * np.pi) / 2 + ((x - mean) ** 2 + variance) / 2 / scale**2
-    np.testing.assert_allclose(terms.reconstruction.mean(), expected, rtol=5e-3)
+    np.testing.assert_allclose(nats.mean(), expected, rtol=5e-3)
+
+
+def test_the_product_of_experts_is_the_product_of_their_densities():
+    means, variances = np.array([0.5, -1.0]), np.array([0.3, 2.0])
+    experts = [
+        Posterior(jnp.full((1, 1), m), jnp.full((1, 1), np.log(v)))
+        for m, v in zip(means, variances, strict=True)
+    ]
+    product = product_of_experts(experts, [jnp.ones(1), jnp.ones(1)])
+    z = np.linspace(-10, 10, 200_001)
+    log_density = -(z**2) / 2 - sum(
+        (z - m) ** 2 / 2 / v for m, v in zip(means, variances, strict=True)
+    )
+    density = np.exp(log_density - log_density.max())
+    density /= density.sum()
+    mean = (density * z).sum()
+    np.testing.assert_allclose(product.mean, [[mean]], atol=1e-5)
+    variance = (density * (z - mean) ** 2).sum()
+    np.testing.assert_allclose(np.exp(product.log_variance), [[variance]], rtol=1e-4)
+
+
+def test_a_missing_expert_leaves_the_others_and_the_prior():
+    expert = Posterior(jnp.full((2, 3), 4.0), jnp.zeros((2, 3)))
+    product = product_of_experts([expert], [jnp.array([1.0, 0.0])])
+    np.testing.assert_allclose(product.mean, [[2.0] * 3, [0.0] * 3])
+    np.testing.assert_allclose(np.exp(product.log_variance), [[0.5] * 3, [1.0] * 3])
+
+
+def config_of(**model):
+    config = to_dict(get_config())
+    config["model"] |= {"latent_dim": 3, "hidden_dims": [8], "channels": [4, 8]} | model
+    return config
 
 
 @pytest.mark.parametrize("learned_scale", [True, False])
-def test_the_mlp_vae_encodes_and_decodes_the_shapes_it_promises(learned_scale):
-    settings = {
-        "name": "mlp",
-        "latent_dim": 3,
-        "hidden_dims": [8],
-        "learned_scale": learned_scale,
-    }
-    model = build(settings, input_dim=5)
-    x, key = jnp.ones((4, 5)), jax.random.key(0)
-    variables = model.init(key, x, key)
-    terms = model.apply(variables, x, key)
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        ({"name": "mlp"}, (5,)),
+        ({"name": "conv2d", "kernel_size": 2}, (10, 7)),
+        ({"name": "conv2d", "kernel_size": 3}, (16, 13)),
+        ({"name": "conv2d", "dtype": "bfloat16"}, (8, 8)),
+    ],
+)
+def test_a_vae_encodes_and_decodes_the_shapes_it_promises(model, shape, learned_scale):
+    module = build(config_of(learned_scale=learned_scale, **model), shape)
+    inputs, key = Inputs(jnp.ones((4, *shape))), jax.random.key(0)
+    variables = module.init(key, inputs, key)
+    terms = module.apply(variables, inputs, key)
     assert terms.kl.shape == (4, 3)
     assert terms.reconstruction.shape == terms.squared_error.shape == (4,)
-    posterior = model.apply(variables, x, method="encode")
+    posterior = module.apply(variables, inputs, method="encode")
     assert posterior.mean.shape == posterior.log_variance.shape == (4, 3)
-    assert model.apply(variables, posterior.mean, method="decode").mean.shape == (4, 5)
+    assert posterior.mean.dtype == jnp.float32
+    assert module.apply(variables, posterior.mean, method="decode").mean.shape == (4, *shape)
     assert ("log_scale" in variables["params"]) == learned_scale
+
+
+def test_a_tracks_posterior_is_the_mean_over_its_real_segments():
+    module = build(config_of(name="conv2d"), (8, 8))
+    key = jax.random.key(0)
+    x = jax.random.normal(key, (2, 3, 8, 8))
+    mask = jnp.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
+    variables = module.init(key, Inputs(x[:, 0]), key)
+    pooled = module.apply(variables, Inputs(x, mask), method="encode")
+    each = module.apply(variables, Inputs(x.reshape(6, 8, 8)), method="encode").mean
+    np.testing.assert_allclose(pooled.mean[0], each[:3].mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(pooled.mean[1], each[3], rtol=1e-5, atol=1e-6)
+
+
+def test_a_deterministic_model_ignores_the_key_and_has_no_kl():
+    module = build(config_of(name="mlp", deterministic=True), (5,))
+    inputs = Inputs(jnp.ones((4, 5)))
+    variables = module.init(jax.random.key(0), inputs, jax.random.key(0))
+    first, second = (module.apply(variables, inputs, jax.random.key(i)) for i in (1, 2))
+    np.testing.assert_array_equal(first.reconstruction, second.reconstruction)
+    assert float(first.kl.sum()) == 0
+
+
+def test_the_condition_reaches_encoder_and_decoder():
+    module = build(config_of(name="mlp"), (5,))
+    x, key = jnp.ones((2, 5)), jax.random.key(0)
+    inputs = Inputs(x, condition=jnp.eye(2))
+    variables = module.init(key, inputs, key)
+    posterior = module.apply(variables, inputs, method="encode")
+    assert not np.allclose(posterior.mean[0], posterior.mean[1])
+    decoded = module.apply(variables, jnp.zeros((2, 3)), jnp.eye(2), method="decode").mean
+    assert not np.allclose(decoded[0], decoded[1])
+
+
+def test_space_to_depth_keeps_patches_together_and_is_inverted():
+    x = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
+    patches = conv2d.space_to_depth(x)
+    np.testing.assert_array_equal(patches[1, 1, 2], x[1, 2:4, 4:6].reshape(-1))
+    np.testing.assert_array_equal(conv2d.depth_to_space(patches), x)
+
+
+def test_two_by_two_patches_equal_a_strided_convolution():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
+    kernel = jax.random.normal(jax.random.key(1), (2, 2, 3, 5))
+    expected = jax.lax.conv_general_dilated(
+        x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    found = conv2d.space_to_depth(x) @ kernel.reshape(12, 5)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def multimodal_inputs(has_audio, has_lyrics):
+    n = len(has_audio)
+    x = {"audio": jnp.ones((n, 5)), "lyrics": jnp.ones((n, 4))}
+    mask = {"audio": jnp.array(has_audio, float), "lyrics": jnp.array(has_lyrics, float)}
+    return Inputs(x, mask)
+
+
+def test_a_missing_modality_changes_neither_posterior_nor_loss():
+    module = build(config_of(name="multimodal"), {"audio": (5,), "lyrics": (4,)})
+    inputs, key = multimodal_inputs([1, 1, 0], [1, 0, 1]), jax.random.key(0)
+    variables = module.init(key, inputs, key)
+    other = Inputs({"audio": inputs.x["audio"].at[2].set(99.0), "lyrics": inputs.x["lyrics"]})
+    other = other.replace(mask=inputs.mask)
+    first, second = (module.apply(variables, i, method="encode").mean for i in (inputs, other))
+    np.testing.assert_array_equal(first, second)
+    losses = [module.apply(variables, i, key).reconstruction for i in (inputs, other)]
+    np.testing.assert_array_equal(*losses)
+
+
+def test_dropout_never_hides_all_that_a_track_has():
+    module = build(config_of(name="multimodal"), {"audio": (5,), "lyrics": (4,)})
+    mask = multimodal_inputs([1, 1, 0] * 50, [1, 0, 1] * 50).mask
+    hidden = module.bind({})._hide(mask, jax.random.key(0))
+    kept = np.stack([hidden["audio"], hidden["lyrics"]])
+    assert (kept.sum(axis=0) >= 1).all()
+    assert (kept <= np.stack([mask["audio"], mask["lyrics"]])).all()
+    assert 20 < (kept[:, ::3].sum(axis=0) == 1).sum() < 50  # some of those that have both

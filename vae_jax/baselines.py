@@ -1,21 +1,35 @@
-"""Representations without a VAE, clustered the same way: raw features and PCA.
+"""Representations without a VAE, clustered the same way: standardised raw features, and PCA.
 
 Each becomes an embedding file like `latents.npz`. `raw` is also the common space in which all
-methods' clusters are compared.
+methods' clusters are compared. (The third baseline, the plain autoencoder, is a model like any
+other, with `config.model.deterministic`.)
 """
-
-from pathlib import Path
 
 import numpy as np
 
-from vae_jax import files, input_pipeline
-from vae_jax.records import Records
+from vae_jax.records import Records, Statistics
+from vae_jax.views import fuse
 
 
-def raw(records: Records) -> np.ndarray:
-    """Return the standardised features, [N, D] float32."""
-    features = records.stack("features", np.arange(len(records)))
-    return input_pipeline.standardise(features, records.statistics["features"])
+def raw(records: Records, lyrics_weight: float) -> np.ndarray:
+    """Return each track's standardised features as one vector, [N, D] float32.
+
+    Frames become their mean and standard deviation per band; modalities are weighted and
+    concatenated as in early fusion, with zeros where a track has none.
+    """
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in records.arrays}
+    for position in range(len(records)):
+        record = records.read(position)
+        for name, values in columns.items():
+            values.append(_summary(record[name]) if record[name].ndim == 2 else record[name])
+    stacked = {name: np.stack(values) for name, values in columns.items()}
+    if "features" in stacked:
+        return _standardise(records, "features", stacked["features"])
+    names = [name for name in stacked if f"has_{name}" in stacked]
+    present = {name: stacked[f"has_{name}"].astype(np.float32) for name in names}
+    weights = dict.fromkeys(names, 1.0) | {"lyrics": lyrics_weight}
+    parts = {name: _standardise(records, name, stacked[name]) for name in names}
+    return np.asarray(fuse(parts, present, weights))
 
 
 def pca(features: np.ndarray, num_components: int, seed: int) -> np.ndarray:
@@ -30,11 +44,18 @@ def pca(features: np.ndarray, num_components: int, seed: int) -> np.ndarray:
     return PCA(size, random_state=seed).fit_transform(features).astype(np.float32)
 
 
-def write(directory: Path, records: Records, num_components: int, seed: int) -> list[Path]:
-    """Write `raw.npz` and `pca.npz` (ids [N], latents [N, L]) and return their paths."""
-    features = raw(records)
-    paths = []
-    for name, latents in (("raw", features), ("pca", pca(features, num_components, seed))):
-        paths.append(directory / f"{name}.npz")
-        files.write_npz(paths[-1], ids=records.ids, latents=latents)
-    return paths
+def _summary(frames: np.ndarray) -> np.ndarray:
+    """Return mean and standard deviation over time, [T, F] -> [2F], of a track without any: 0."""
+    if not len(frames):
+        return np.zeros(2 * frames.shape[1], np.float32)
+    frames = frames.astype(np.float32)
+    return np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+
+
+def _standardise(records: Records, name: str, values: np.ndarray) -> np.ndarray:
+    """Standardise by the stored statistics, or summaries of frames by their own."""
+    if records.arrays[name].shape == values.shape[1:]:
+        known = records.statistics[name]
+    else:
+        known = Statistics.of(values)
+    return ((values - known.mean) / known.std).astype(np.float32)

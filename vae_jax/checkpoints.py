@@ -7,6 +7,7 @@ restored; a step that fails is passed over for the one before.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class Checkpoints:
     Parameters
     ----------
     directory
-        Where the steps are kept.
+        Where the steps are kept. Those that fail their seal are removed, with a warning.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -35,6 +36,7 @@ class Checkpoints:
 
         self.directory = directory.absolute()
         self._ocp = ocp
+        remove_damaged(directory)  # now, since Orbax reads the metrics of every step
         best = policies.BestN(get_metric_fn=_best_metric, reverse=True, n=1)
         self._manager = ocp.CheckpointManager(
             self.directory,
@@ -62,23 +64,12 @@ class Checkpoints:
         )
 
     def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
-        """Return the latest sound step and its state, placed as `abstract_state` says.
-
-        Steps that fail their seal are removed, with a warning.
-        """
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            problem = damage(self.directory, step)
-            if problem is None:
-                restored = self._manager.restore(
-                    step,
-                    args=self._ocp.args.Composite(
-                        state=self._ocp.args.StandardRestore(abstract_state)
-                    ),
-                )
-                return step, restored["state"]
-            logging.warning("checkpoint %s/%d is passed over: %s", self.directory, step, problem)
-            self._manager.delete(step)
-        return None
+        """Return the latest step and its state, placed as `abstract_state` says."""
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        args = self._ocp.args.Composite(state=self._ocp.args.StandardRestore(abstract_state))
+        return step, self._manager.restore(step, args=args)["state"]
 
     def close(self) -> None:
         """Wait until everything is written and sealed."""
@@ -88,13 +79,11 @@ class Checkpoints:
 
     def _seal(self) -> None:
         """Hash every finished step that has no seal; drop the seals of deleted steps."""
-        steps = set(steps_in(self.directory))
-        for step in steps:
+        for step in steps_in(self.directory):
             if not _seal_path(self.directory, step).exists():
-                files.write_json(_seal_path(self.directory, step), _hashes(self.directory, step))
-        for seal in self.directory.glob("sha256-*.json"):
-            if int(seal.stem.removeprefix("sha256-")) not in steps:
-                seal.unlink(missing_ok=True)
+                hashes = _hashes(self.directory, step)
+                files.write_sealed_json(_seal_path(self.directory, step), hashes)
+        _remove_stale_seals(self.directory)
 
 
 def steps_in(directory: Path) -> list[int]:
@@ -110,7 +99,7 @@ def damage(directory: Path, step: int) -> str | None:
     if not seal.exists():
         return "it was never sealed (the run was killed while writing it)"
     try:
-        expected, found = files.read_json(seal), _hashes(directory, step)
+        expected, found = files.read_sealed_json(seal), _hashes(directory, step)
     except (UserError, OSError) as error:
         return str(error)
     for name in sorted(expected.keys() | found.keys()):
@@ -119,16 +108,28 @@ def damage(directory: Path, step: int) -> str | None:
     return None
 
 
+def remove_damaged(directory: Path) -> None:
+    """Remove the steps that fail their seal; training continues from those that are left."""
+    for step in steps_in(directory):
+        if problem := damage(directory, step):
+            logging.warning("checkpoint %s/%d is removed: %s", directory, step, problem)
+            shutil.rmtree(directory / str(step))
+    _remove_stale_seals(directory)
+
+
 def is_complete(directory: Path) -> bool:
-    """Say whether training has ended here and left a checkpoint that is still sound."""
-    return (directory / COMPLETE).exists() and any(
-        damage(directory, step) is None for step in steps_in(directory)
-    )
+    """Say whether training has ended here, and all that it left is still sound."""
+    steps = steps_in(directory)
+    try:
+        ended = steps and files.read_json(directory / COMPLETE) == {"step": steps[-1]}
+    except (OSError, UserError):
+        return False
+    return bool(ended) and all(damage(directory, step) is None for step in steps)
 
 
 def seal(directory: Path, step: int) -> str:
     """Return a step's fingerprint."""
-    return files.fingerprint(files.read_json(_seal_path(directory, step)))
+    return files.fingerprint(files.read_sealed_json(_seal_path(directory, step)))
 
 
 def best_step(directory: Path) -> int:
@@ -179,6 +180,13 @@ def restore_params(directory: Path, step: int) -> Any:
 
 def _best_metric(metrics: Mapping[str, float]) -> float:
     return metrics[BEST_METRIC]
+
+
+def _remove_stale_seals(directory: Path) -> None:
+    """Remove the seals of deleted steps, which a new step of that number would not match."""
+    stale = set(directory.glob("sha256-*.json"))
+    for seal in stale - {_seal_path(directory, step) for step in steps_in(directory)}:
+        seal.unlink(missing_ok=True)
 
 
 def _seal_path(directory: Path, step: int) -> Path:

@@ -15,10 +15,11 @@ from ml_collections.config_dict import placeholder
 from vae_jax.errors import UserError
 
 FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid")
-MODELS = ("mlp", "conv2d")
+AUDIO_FEATURES = ("mfcc", "logmelspec")  # that the hybrid can join to lyrics
+MODELS = ("mlp", "conv2d", "multimodal")
 CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
 PROJECTIONS = ("umap", "tsne", "pca")
-BASELINES = ("pca", "raw")
+BASELINES = ("pca", "raw", "ae")
 
 
 def get_config() -> ConfigDict:
@@ -45,13 +46,24 @@ def get_config() -> ConfigDict:
     feature.fmax = placeholder(float)  # Hz; half the sample rate when not set
     feature.n_mfcc = 20
     feature.deltas = False  # add the mean and std of the coefficients' first differences
+    feature.audio_feature = "mfcc"  # of the hybrid: mfcc or logmelspec
+    feature.lyrics_embed_dim = 128  # columns of the lyrics' SVD; 0 = no SVD
+    feature.lyrics_max_features = 8192  # terms of words, and as many of character n-grams
+    feature.lyrics_weight = 1.0  # of the lyrics beside the audio, in the hybrid's early fusion
     feature.shard_size = 64  # tracks per TFRecord shard
     feature.num_workers = 0  # decoding workers; 0 = one per core
 
     config.model = model = ConfigDict()
     model.name = "mlp"
     model.latent_dim = 16
-    model.hidden_dims = (256, 128)  # of the encoder; the decoder mirrors them
+    model.hidden_dims = (256, 128)  # mlp: of the encoder; the decoder mirrors them
+    model.channels = (32, 64, 128, 256)  # conv2d: of the encoder; each level halves time and mel
+    model.kernel_size = 2  # conv2d: 2 = dense on 2 x 2 patches, 3 = convolutions of stride 2
+    model.segment_frames = 128  # frames of the segments that are cut from tracks
+    model.dtype = "float32"  # of conv2d's activations; "bfloat16" is faster on accelerators
+    model.modality_dropout = 0.5  # multimodal: how often a modality is hidden in training
+    model.condition = ""  # manifest column that the model is told (which makes it supervised)
+    model.deterministic = False  # a plain autoencoder: no noise, no KL term
     model.beta = 1.0  # weight of the KL term
     model.beta_warmup_steps = 500  # steps over which beta rises from 0
     model.free_bits = 0.0  # nats per latent dimension that the KL term leaves free
@@ -59,7 +71,7 @@ def get_config() -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.num_steps = 3000
-    train.batch_size = 64  # over all devices
+    train.batch_size = 64  # tracks, over all devices
     train.learning_rate = 1e-3  # peak of a linear warm-up and cosine decay
     train.warmup_steps = 100
     train.weight_decay = 1e-4
@@ -68,6 +80,7 @@ def get_config() -> ConfigDict:
     train.log_every = 50  # steps; also the steps per dispatch
     train.eval_every = 250  # steps
     train.checkpoint_every = 500  # steps
+    train.resident_gib = 2.0  # features up to this size stay on the device; larger ones stream
     train.patience = 0  # evaluations without improvement before stopping; 0 = never stop early
 
     config.embed = embed = ConfigDict()
@@ -126,7 +139,12 @@ def validate(config: ConfigDict) -> None:
 
 def feature_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `config.feature` that decide what is stored."""
-    return {key: feature[key] for key in feature if key != "num_workers"}
+    return {key: feature[key] for key in feature if key not in ("num_workers", "lyrics_weight")}
+
+
+def training_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `config.feature` that decide what a model learns."""
+    return {key: feature[key] for key in feature if key not in ("num_workers", "shard_size")}
 
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:
@@ -191,6 +209,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "feature.fmin": _NOT_NEGATIVE,
     "feature.fmax": _POSITIVE,
     "feature.n_mfcc": _COUNT,
+    "feature.audio_feature": _one_of(AUDIO_FEATURES),
+    "feature.lyrics_embed_dim": _NOT_NEGATIVE,
+    "feature.lyrics_max_features": _COUNT,
+    "feature.lyrics_weight": _NOT_NEGATIVE,
     "feature.shard_size": _COUNT,
     "feature.num_workers": _NOT_NEGATIVE,
     "model.name": _one_of(MODELS),
@@ -199,6 +221,14 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda values: all(isinstance(value, int) and value > 0 for value in values)),
         "positive whole numbers",
     ),
+    "model.channels": (
+        (lambda values: len(values) > 0 and all(isinstance(v, int) and v > 0 for v in values)),
+        "one or more positive whole numbers",
+    ),
+    "model.kernel_size": ((lambda value: value in (2, 3)), "2 or 3"),
+    "model.segment_frames": ((lambda value: 1 <= value <= 65536), "from 1 to 65536"),
+    "model.dtype": _one_of(("float32", "bfloat16")),
+    "model.modality_dropout": ((lambda value: 0 <= value < 1), "from 0 to below 1"),
     "model.beta": _NOT_NEGATIVE,
     "model.beta_warmup_steps": _NOT_NEGATIVE,
     "model.free_bits": _NOT_NEGATIVE,
@@ -212,6 +242,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.log_every": _COUNT,
     "train.eval_every": _COUNT,
     "train.checkpoint_every": _COUNT,
+    "train.resident_gib": _NOT_NEGATIVE,
     "train.patience": _NOT_NEGATIVE,
     "embed.batch_size": _COUNT,
     "cluster.method": _one_of(CLUSTERERS),

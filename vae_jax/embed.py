@@ -1,77 +1,83 @@
-"""Streams records through a trained encoder: posterior means into `latents.npz`.
+"""Streams tracks through a trained encoder: posterior means into `latents.npz`.
 
-All that is needed beside the records is a checkpoint directory: the config and the feature
-statistics travel inside it.
+All that is needed beside the records is a checkpoint directory: the config, the feature
+statistics and the lyrics' vocabulary travel inside it.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 
-from vae_jax import checkpoints, files, input_pipeline, models, records, sharding
+from vae_jax import checkpoints, files, input_pipeline, sharding
 from vae_jax.console import Progress
+from vae_jax.description import Description
 from vae_jax.errors import UserError
+from vae_jax.input_pipeline import Source
 from vae_jax.models.vae import Posterior
-from vae_jax.records import ArraySpec, Records, Statistics
+from vae_jax.records import Records
+from vae_jax.views import Tracks
+
+BATCH_BYTES = 2**25  # of stored features in one batch, at most
 
 
-@dataclass(frozen=True)
 class Encoder:
-    """A trained model, ready to embed records that hold the features it was trained on."""
+    """A trained model, ready to embed records of the features that it was trained on.
 
-    config: dict[str, Any]
-    arrays: dict[str, ArraySpec]
-    statistics: Statistics
-    params: Any
+    Parameters
+    ----------
+    directory, step
+        The checkpoint.
+    """
 
-    @classmethod
-    def from_checkpoint(cls, directory: Path, step: int) -> "Encoder":
-        """Load one step of a checkpoint directory."""
+    def __init__(self, directory: Path, step: int) -> None:
         metadata = checkpoints.read_metadata(directory, step)
-        return cls(
-            metadata["config"],
-            records.arrays_from_dict(metadata["arrays"]),
-            Statistics.from_dict(metadata["statistics"]["features"]),
-            checkpoints.restore_params(directory, step),
-        )
+        self.description = Description.from_dict(metadata)
+        self.params = checkpoints.restore_params(directory, step)
 
-    def embed(self, tracks: Records, batch_size: int) -> Posterior:
+    def embed(self, records: Records, conditions: Sequence[str], batch_size: int) -> Posterior:
         """Return the posterior of every track, mean and log_variance [N, L] float32, on the host.
 
-        The devices work on one batch while the host reads the next.
+        `conditions` has each track's class, for a model with a condition. The devices work on
+        one batch while the host reads the next.
         """
-        if tracks.arrays != self.arrays:
+        if records.arrays != self.description.arrays:
             raise UserError(
-                f"{tracks.directory} holds {tracks.arrays}, but the checkpoint was trained on "
-                f"{self.arrays}: extract the features with the checkpoint's config."
+                f"{records.directory} holds {records.arrays}, but the checkpoint was trained on "
+                f"{self.description.arrays}: extract the features with the checkpoint's config."
             )
+        source = Source(records, self.description.class_numbers(conditions))
         mesh = sharding.make_mesh()
-        model = models.build(self.config["model"], len(self.statistics.mean))
-        encode = jax.jit(partial(model.apply, method="encode"), out_shardings=sharding.whole(mesh))
-        variables = jax.device_put({"params": self.params}, sharding.whole(mesh))
-        batches = input_pipeline.in_batches(np.arange(len(tracks), dtype=np.int32), batch_size)
-        parts: list[Posterior] = []
-        with Progress("embed", len(tracks), "tracks") as progress:
-            in_flight = None
-            for x in self._inputs(tracks, batches):
-                following = encode(variables, sharding.place_rows(mesh, x))
-                if in_flight is not None:
-                    parts.append(jax.device_get(in_flight))
-                    progress.update(min(len(parts) * batch_size, len(tracks)))
-                in_flight = following
-            parts.append(jax.device_get(in_flight))
-            progress.update(len(tracks))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(tracks)], *parts)
+        model, view = self.description.build()
 
-    def _inputs(self, tracks: Records, batches: np.ndarray) -> Iterator[np.ndarray]:
-        for batch in batches:
-            x = tracks.stack("features", np.maximum(batch, 0))
-            yield input_pipeline.standardise(x, self.statistics)
+        def encode(variables: Any, tracks: Tracks) -> Posterior:
+            return cast(Posterior, model.apply(variables, view.whole(tracks), method="encode"))
+
+        program = jax.jit(encode, out_shardings=sharding.whole(mesh))
+        variables = jax.device_put({"params": self.params}, sharding.whole(mesh))
+        size = min(batch_size, max(1, BATCH_BYTES // source.bytes_per_track))
+        positions = np.arange(len(source), dtype=np.int32)
+        batches = input_pipeline.pad(input_pipeline.in_batches(positions, size), mesh.size)
+
+        def run() -> Iterator[Posterior]:
+            in_flight = None
+            for batch in batches:
+                tracks = sharding.place_rows(mesh, source.load(np.maximum(batch, 0)))
+                following = program(variables, tracks)
+                if in_flight is not None:
+                    yield jax.device_get(in_flight)
+                in_flight = following
+            yield jax.device_get(in_flight)
+
+        parts: list[Posterior] = []
+        with Progress("embed", len(source), "tracks") as progress:
+            for part, batch in zip(run(), batches, strict=True):
+                real = batch != input_pipeline.PADDING
+                parts.append(jax.tree.map(lambda leaf, real=real: leaf[real], part))
+                progress.update(min(len(parts) * size, len(source)))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def write_latents(path: Path, ids: np.ndarray, posterior: Posterior) -> None:

@@ -1,7 +1,14 @@
 """Atomic writes and the small file formats that every stage shares (JSON, npz, CSV).
 
 Every file is written beside its target, fsynced and renamed, so that a reader sees the old
-content or the new, never half of it.
+content or the new, never half of it. What a killed run was writing is removed by the next one.
+
+Cells of CSV files are escaped, since spreadsheets run cells that look like formulas, and ids,
+paths and reasons may be anybody's: text that begins with = + - @, a tab or a carriage return gets
+an apostrophe in front, which spreadsheets take for the mark of a text. Numbers stay numbers; and
+so do words after + - or @, such as "-0Gj8-vB1q4", since names without brackets, bars or quotes
+run nothing: ids like YouTube's join with other tables as they are. `read_csv` and `manifest.read`
+take the apostrophe off again.
 """
 
 import contextlib
@@ -9,8 +16,10 @@ import csv
 import fcntl
 import hashlib
 import io
+import itertools
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +31,8 @@ from absl import logging
 from vae_jax.errors import UserError
 
 TEMPORARY_PREFIX = ".tmp-"
+SEAL = "seal"
+_FORMULA = re.compile(r"(?![-+@][\w.+-]*\Z)[-+=@\t\r\n＝＋－＠]|'+[-+=@\t\r\n＝＋－＠]")
 
 
 @contextlib.contextmanager
@@ -75,6 +86,19 @@ def read_json(path: str | os.PathLike) -> Any:
         raise UserError(f"{path} is damaged: it is not JSON ({error}).") from error
 
 
+def write_sealed_json(path: str | os.PathLike, value: Mapping[str, Any]) -> None:
+    """Write an object as JSON with its fingerprint inside, so that any change of it shows."""
+    write_json(path, {**value, SEAL: fingerprint(value)})
+
+
+def read_sealed_json(path: str | os.PathLike) -> dict[str, Any]:
+    """Read what `write_sealed_json` wrote; if anything is changed, a `UserError` names the file."""
+    value = read_json(path)
+    if not isinstance(value, dict) or value.pop(SEAL, None) != fingerprint(value):
+        raise UserError(f"{path} is damaged: its content does not match its seal.")
+    return value
+
+
 def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
     """Write plain (never object) arrays to an uncompressed npz file."""
     if any(np.asarray(array).dtype == object for array in arrays.values()):
@@ -99,24 +123,51 @@ def write_csv(
 ) -> None:
     """Write rows as UTF-8 CSV with the given columns; missing values become empty cells."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    plain = csv.DictWriter(text, columns, lineterminator="\n")
+    quoted = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in itertools.chain([dict(zip(columns, columns, strict=True))], rows):
+        cells = {column: _escape(value) for column, value in row.items()}
+        # The csv module leaves a lone carriage return unquoted, which ends the row when read.
+        (quoted if any("\r" in cell for cell in cells.values()) else plain).writerow(cells)
     with atomic_write(path) as file:
         file.write(text.getvalue().encode())
 
 
 def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
-    """Read a CSV file that this package wrote."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    """Read a CSV file that this package wrote; a damaged one is a `UserError`."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = [[unescape(cell) for cell in row] for row in csv.reader(file, strict=True)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged ({error}): mend it or move it away.") from error
+    if not rows:
+        raise UserError(f"{path} is damaged: it is empty; delete it and run again.")
+    columns = rows.pop(0)
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(columns):
+            raise UserError(
+                f"{path} is damaged: row {number} below the header has {len(row)} cells instead "
+                f"of {len(columns)}; mend it or move it away."
+            )
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def unescape(cell: str) -> str:
+    """Return what `write_csv` was given for a cell of text."""
+    return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell[1:]) else cell
+
+
+def _escape(value: Any) -> str:
+    text = "" if value is None else str(value)
+    return f"'{text}" if isinstance(value, str) and _FORMULA.match(text) else text
 
 
 @contextlib.contextmanager
-def lock(directory: str | os.PathLike) -> Iterator[None]:
+def lock(directory: str | os.PathLike, *folders: str) -> Iterator[None]:
     """Keep other runs from writing into `directory`; wait, and say so, while one does.
 
-    The lock is the kernel's: it ends with the process, however that ends.
+    The lock is the kernel's: it ends with the process, however that ends. What a killed run was
+    writing in `directory`, and in those of its folders that are named, is removed.
     """
     path = Path(directory) / ".lock"
     try:
@@ -130,6 +181,9 @@ def lock(directory: str | os.PathLike) -> Iterator[None]:
         except BlockingIOError:
             logging.warning("%s is in use by another run; waiting until it ends", directory)
             fcntl.flock(file, fcntl.LOCK_EX)
+        for folder in (".", *folders):
+            for stale in (Path(directory) / folder).glob(f"{TEMPORARY_PREFIX}*"):
+                stale.unlink(missing_ok=True)
         yield
 
 

@@ -1,18 +1,25 @@
 """Training metrics: one JSON object per line, and the same as TensorBoard events.
 
 Lines after the step that a run resumes from are dropped, so the file reads as if the run had
-never been interrupted.
+never been interrupted. Each line ends with a checksum of itself and of the line before, so that
+lines which were changed, moved or repeated are found and left out.
 """
 
+import contextlib
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from vae_jax import files
+from vae_jax.errors import UserError
 
 FILE = "train_metrics.jsonl"
+CHECK = "crc32"
 
 
 class History:
@@ -30,23 +37,34 @@ class History:
         from tensorboardX import SummaryWriter
 
         self.lines = [line for line in read(directory / FILE) if line["step"] <= step]
+        self._check = 0
         with files.atomic_write(directory / FILE) as file:
-            file.writelines(_encode(line) for line in self.lines)
+            file.writelines(self._encode(line) for line in self.lines)
         self._file = open(directory / FILE, "ab")  # noqa: SIM115 (open as long as training runs)
         self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Append a line: `step` and the metrics, as numbers."""
-        line = {"step": step} | {name: float(value) for name, value in metrics.items()}
+        values = {name: float(value) for name, value in metrics.items()}
+        # JSON has no NaN: a value that is not finite is written as null.
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        line = {"step": step} | finite
         self.lines.append(line)
-        self._file.write(_encode(line))
-        self._file.flush()
+        try:
+            self._file.write(self._encode(line))
+            self._file.flush()
+        except OSError as error:
+            raise UserError(f"cannot write {self._file.name}: {error.strerror}.") from error
         for name, value in metrics.items():
             self._writer.add_scalar(name, float(value), step)
 
+    def _encode(self, line: Mapping[str, Any]) -> bytes:
+        self._check = _check(line, self._check)
+        return json.dumps({**line, CHECK: self._check}).encode() + b"\n"
+
     def values(self, name: str) -> list[float]:
         """Return all values of a metric so far, oldest first."""
-        return [line[name] for line in self.lines if name in line]
+        return [line[name] for line in self.lines if line.get(name) is not None]
 
     def close(self) -> None:
         """Flush and close both files."""
@@ -54,17 +72,26 @@ class History:
         self._writer.close()
 
 
-def read(path: Path) -> list[dict[str, float]]:
-    """Read the metrics' lines, up to one that a kill cut short."""
-    lines: list[dict[str, float]] = []
+def read(path: Path) -> list[dict[str, Any]]:
+    """Read the metrics' lines; those that are damaged are left out, with a warning.
+
+    A last line without its end is one that a kill cut short: training writes it again.
+    """
+    lines: list[dict[str, Any]] = []
     if not path.exists():
         return lines
-    for text in path.read_bytes().splitlines():
-        try:
+    previous: Any = 0
+    for number, text in enumerate(path.read_bytes().splitlines(keepends=True), 1):
+        stated, is_sound = None, False
+        with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
             line = json.loads(text)
-        except ValueError:
-            break
-        lines.append(line)
+            stated = line.pop(CHECK)
+            is_sound = stated == _check(line, previous)
+        previous = stated
+        if is_sound:
+            lines.append(line)
+        elif text.endswith(b"\n"):
+            logging.warning("%s, line %d is damaged and left out", path, number)
     return lines
 
 
@@ -75,7 +102,5 @@ def stalled(losses: list[float], patience: int) -> bool:
     return min(losses[-patience:]) >= min(losses[:-patience])
 
 
-def _encode(line: Mapping[str, float]) -> bytes:
-    # JSON has no NaN: a value that is not finite is written as null.
-    finite = {name: value if math.isfinite(value) else None for name, value in line.items()}
-    return json.dumps(finite).encode() + b"\n"
+def _check(line: Mapping[str, Any], previous: int) -> int:
+    return zlib.crc32(json.dumps(line).encode(), previous)

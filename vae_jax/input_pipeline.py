@@ -1,17 +1,25 @@
-"""Turns records into batches: which tracks, in which order, placed where.
+"""From records to batches: which tracks, in which order, and where they are placed.
 
 The order is a pure function of (seed, step, batch size), so a resumed run continues exactly, on
-any number of devices and processes.
+any number of devices. Features that fit are kept on the device whole, and a batch is a list of
+positions in them; features that do not are read and sent with each dispatch.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from vae_jax.records import Statistics
+from vae_jax import sharding
+from vae_jax.records import Records
 
-PADDING = -1  # index of an example that is not one; it gets weight 0
+PADDING = -1  # position of an example that is not one; it gets weight 0
+DISPATCH_BYTES = 2**28  # sent with one dispatch, at most, where features do not fit the device
+
+Arrays = dict[str, np.ndarray]
 
 
 def split(
@@ -58,9 +66,93 @@ class Shuffle:
         return self._order
 
 
-def standardise(features: np.ndarray, statistics: Statistics) -> np.ndarray:
-    """Scale features, [..., D], to mean 0 and standard deviation 1 where they were measured."""
-    return ((features - statistics.mean) / statistics.std).astype(np.float32)
+@dataclass(frozen=True)
+class Source:
+    """Tracks as arrays that a view understands, in host memory.
+
+    Attributes
+    ----------
+    records
+        Where the stored arrays are read from.
+    conditions
+        The class of each track, [N] int32, -1 where unknown; None without a condition.
+    """
+
+    records: Records
+    conditions: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def bytes_per_track(self) -> int:
+        """Bytes of one track's arrays."""
+        return sum(array.nbytes for array in self.load(np.zeros(1, np.int32)).values())
+
+    def load(self, positions: np.ndarray) -> Arrays:
+        """Read the arrays of tracks, [n, ...]; frames are padded to the longest track's."""
+        most = int(self.records.num_frames.max())
+        read = [self.records.read(int(position)) for position in positions]
+        arrays = {
+            name: np.stack([_padded(record[name], most) for record in read])
+            if spec.shape[:1] == (None,)
+            else np.stack([record[name] for record in read])
+            for name, spec in self.records.arrays.items()
+        }
+        if most:
+            arrays["num_frames"] = self.records.num_frames[positions]
+        if self.conditions is not None:
+            arrays["condition"] = self.conditions[positions]
+        return arrays
+
+
+class Feed:
+    """Feeds a jitted program: the resident tracks once, then batches, dispatch by dispatch.
+
+    Attributes
+    ----------
+    resident
+        All tracks' arrays on every device, [N, ...]; empty when they are streamed.
+    max_steps
+        Steps per dispatch, at most.
+    """
+
+    def __init__(self, source: Source, mesh: Mesh, batch_size: int, max_resident: int) -> None:
+        self._source, self._mesh = source, mesh
+        self._batch_size = batch_size
+        streamed = source.bytes_per_track * batch_size
+        fits = source.bytes_per_track * len(source) <= max_resident
+        self.max_steps = None if fits else max(1, DISPATCH_BYTES // streamed)
+        tracks = source.load(np.arange(len(source))) if fits else {}
+        self.resident = jax.device_put(tracks, sharding.whole(mesh))
+
+    def place(self, batches: np.ndarray) -> dict[str, jax.Array]:
+        """Place positions, [num_steps, B], with their tracks unless those are resident."""
+        positions = pad(batches, self._mesh.size)
+        placed = {"position": positions}
+        if not self.resident:
+            tracks = self._source.load(np.maximum(positions, 0).ravel())
+            placed |= {
+                name: array.reshape(*positions.shape, *array.shape[1:])
+                for name, array in tracks.items()
+            }
+        return sharding.place_batches(self._mesh, placed)
+
+    def dispatches(
+        self, shuffle: Shuffle, begin: int, end: int, max_steps: int
+    ) -> Iterator[tuple[dict[str, jax.Array], int]]:
+        """Yield placed batches of always the same shape, and how many of them count."""
+        most = min(max_steps, self.max_steps or max_steps)
+        for first in range(begin, end, most):
+            count = min(most, end - first)
+            batches = np.full((most, self._batch_size), shuffle.positions[0], np.int32)
+            batches[:count] = shuffle.batches(first, count)
+            yield self.place(batches), count
+
+    def validation(self, positions: np.ndarray) -> dict[str, jax.Array]:
+        """Place tracks for evaluation: all of them, or as many as one dispatch may hold."""
+        batches = in_batches(positions, self._batch_size)
+        return self.place(batches[: self.max_steps])
 
 
 def pad(batch: np.ndarray, multiple: int) -> np.ndarray:
@@ -73,3 +165,7 @@ def pad(batch: np.ndarray, multiple: int) -> np.ndarray:
 def in_batches(positions: np.ndarray, batch_size: int) -> np.ndarray:
     """Cut positions into padded batches in order, [ceil(N / B), B]."""
     return pad(positions, batch_size).reshape(-1, batch_size)
+
+
+def _padded(frames: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(frames, ((0, length - len(frames)), (0, 0)))

@@ -6,9 +6,11 @@ python -m vae_jax.main --config=configs/mlp.py --config.manifest=PATH/metadata.c
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -81,15 +83,28 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
 def run() -> None:
     """Run `main` under absl; print what a user can mend as one sentence."""
     console.set_up_logging()
+    signal.signal(signal.SIGTERM, _stop)
     try:
         app.run(main, flags_parser=lambda argv: parse_flags(argv))
     except UserError as error:
         if "--debug" in sys.argv:
             raise
         sys.exit(f"vae_jax: {error}")
+    except OSError as error:
+        if "--debug" in sys.argv:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        sys.exit(f"vae_jax: {error.strerror or error}{where}; run again when that is mended.")
     except Preempted as error:
         logging.warning("%s", error)
         sys.exit(EXIT_PREEMPTED)
+    except KeyboardInterrupt:
+        sys.exit("vae_jax: interrupted; the same command continues.")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End at once: whatever is not finished is redone. Training saves its state instead."""
+    raise Preempted("stopped; the same command continues.")
 
 
 if __name__ == "__main__":

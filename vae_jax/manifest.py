@@ -6,13 +6,18 @@ others (artist, title, ...), which are kept and can be named in configs.
 
 import csv
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
+from vae_jax import files
 from vae_jax.errors import UserError
 
 MAX_FIELD = 64 * 2**20  # characters; the csv module's own limit would refuse long lyrics
+MAX_ID = 1000  # characters; every array of ids takes the longest id's memory for each
 
 
 @dataclass(frozen=True)
@@ -65,13 +70,14 @@ def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
     Raises
     ------
     UserError
-        If the file cannot be read, has no rows, lacks a column, has an empty or duplicate id, or
-        is not well-formed CSV; the message names the row by its line in the file.
+        If the file cannot be read, has no rows, lacks a column, has an id that is empty, used
+        twice, too long or holds control characters, or is not well-formed CSV; the message names
+        the row by its line in the file.
     """
     path = Path(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = _rows(path, file)
+            rows = _rows(path, _lines(path, file))
             columns = _header(path, next(rows, None), requires)
             tracks = tuple(_tracks(path, columns, rows))
     except UnicodeDecodeError as error:
@@ -86,6 +92,19 @@ def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
     if not tracks:
         raise UserError(f"{path} has no rows: add one per track below the header.")
     return Manifest(path, columns, tracks)
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    """Yield lines, but never one that would fill the memory."""
+    number = 0
+    while line := file.readline(MAX_FIELD):
+        number += 1
+        if len(line) == MAX_FIELD:
+            raise UserError(
+                f"{path}, line {number}: {MAX_FIELD} characters or more in one line; "
+                "is this a CSV file?"
+            )
+        yield line
 
 
 def _rows(path: Path, file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
@@ -103,7 +122,7 @@ def _rows(path: Path, file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
                 'quote cells that hold commas, quotes or line breaks, and double each " in them.'
             ) from error
         if cells:
-            yield reader.line_num, cells
+            yield reader.line_num, [files.unescape(cell) for cell in cells]
 
 
 def _header(
@@ -115,11 +134,12 @@ def _header(
     for name in ("id", *requires):
         if name not in columns:
             raise UserError(
-                f"{path} has no column {name!r} (it has {', '.join(columns[:20])}): add one."
+                f"{path} has no column {name!r} (it has {', '.join(map(_quoted, columns[:20]))}): "
+                "add one."
             )
-    for name in columns:
-        if columns.count(name) > 1:
-            raise UserError(f"{path} names the column {name!r} twice: rename one of them.")
+    name, count = Counter(columns).most_common(1)[0]
+    if count > 1:
+        raise UserError(f"{path} names the column {name[:50]!r} twice: rename one of them.")
     return columns
 
 
@@ -138,8 +158,10 @@ def _tracks(
         id_ = values.pop("id").strip()
         if not id_:
             raise UserError(f"{path}, line {line}: the id is empty; give every track its own id.")
-        if "\0" in id_ or "\0" in values.get("audio_path", ""):
-            raise UserError(f"{path}, line {line}: a NUL character; remove it.")
+        if len(id_) > MAX_ID:
+            raise UserError(f"{path}, line {line}: the id is longer than {MAX_ID} characters.")
+        if "\0" in values.get("audio_path", "") or any(map(_is_control, id_)):
+            raise UserError(f"{path}, line {line}: a NUL or control character; remove it.")
         if id_ in seen:
             raise UserError(
                 f"{path}, line {line}: the id {id_!r} is already used in line {seen[id_]}; "
@@ -152,6 +174,14 @@ def _tracks(
             lyrics=values.pop("lyrics", ""),
             columns={name: value.strip() for name, value in values.items()},
         )
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) == "Cc"
+
+
+def _quoted(name: str) -> str:
+    return repr(name[:50])
 
 
 def _resolve(folder: Path, audio_path: str) -> Path | None:

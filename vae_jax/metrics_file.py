@@ -3,7 +3,6 @@
 The cluster stage appends to it; `compare` reads it. Rows of earlier runs are kept.
 """
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,14 +27,11 @@ def read(path: str | os.PathLike) -> list[dict[str, str]]:
         rows = files.read_csv(path)
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: run --stage=cluster first.") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}): mend it or move it away.") from error
     for number, row in enumerate(rows, 1):
-        is_ragged = None in row or None in row.values()
-        if is_ragged or not all(row.get(key) for key in KEYS):
+        if not all(row.get(key) for key in KEYS):
             raise UserError(
-                f"{path} is damaged: row {number} below the header lacks a cell or has too many; "
-                "mend it or move it away."
+                f"{path} is damaged: row {number} below the header lacks one of "
+                f"{', '.join(KEYS)}; mend it or move it away."
             )
     return rows
 

@@ -2,7 +2,8 @@
 
 A records directory holds, per shard, a TFRecord file and a JSON marker that says what the shard
 was made from; then `index.npz` (where each record lies), `statistics.json` (mean and standard
-deviation for standardisation) and the TFDS metadata, so that a TensorFlow user can read it with
+deviation for standardisation), `lyrics.json` (the fitted embedding, where lyrics are embedded) and
+the TFDS metadata, so that a TensorFlow user can read it with
 `tfds.builder_from_directory(directory).as_dataset()`. `features.extract` writes it,
 `input_pipeline` and `embed` read it.
 
@@ -29,16 +30,32 @@ DATASET = "tracks"
 SPLIT = "train"
 INDEX = "index.npz"
 STATISTICS = "statistics.json"
+LYRICS = "lyrics.json"
+METADATA = ("dataset_info.json", "features.json")  # that TFDS reads
 TEXT_COLUMNS = ("label", "language", "genre")
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """Shape and dtype of one stored array; None stands for a length that differs by track."""
+    """How one array is stored.
+
+    Attributes
+    ----------
+    shape, dtype
+        None stands for a length that differs by track.
+    isotropic
+        Whether standardising divides all columns by one number, which keeps their proportions.
+        Those of an SVD are its meaning: to divide each by its own deviation would blow noise up.
+    """
 
     shape: tuple[int | None, ...]
     dtype: str
+    isotropic: bool = False
+
+    def missing(self) -> np.ndarray:
+        """Return what is stored for a track that lacks the array: zeros, of no length if any."""
+        return np.zeros([size or 0 for size in self.shape], self.dtype)
 
 
 class DamagedRecord(UserError):
@@ -169,33 +186,52 @@ class Statistics:
     """Mean and standard deviation of one array over all tracks (and frames), for standardising.
 
     Merged shard by shard with the update of Chan, Golub and LeVeque (1983), in float64.
+
+    Attributes
+    ----------
+    count
+        Rows measured; 0 where no track has the array.
+    mean
+        Of each column, [D].
+    squares
+        Sum of squared deviations from the mean, of each column, [D]; of an isotropic array the
+        mean over its columns, [1].
     """
 
     count: int
     mean: np.ndarray
-    squares: np.ndarray  # sum of squared deviations from the mean
+    squares: np.ndarray
 
     @classmethod
-    def of(cls, array: np.ndarray) -> "Statistics":
+    def of(cls, array: np.ndarray, isotropic: bool = False) -> "Statistics":
         """Measure an array over all axes but the last."""
         rows = np.asarray(array, np.float64).reshape(-1, array.shape[-1])
-        mean = rows.mean(axis=0)
-        return cls(len(rows), mean, np.square(rows - mean).sum(axis=0))
+        mean = rows.sum(axis=0) / max(len(rows), 1)
+        squares = np.square(rows - mean).sum(axis=0)
+        return cls(len(rows), mean, squares.mean(keepdims=True) if isotropic else squares)
+
+    @classmethod
+    def none_of(cls, spec: ArraySpec) -> "Statistics":
+        """Return the statistics of no rows of a stored array, to merge others into."""
+        return cls.of(np.zeros((0, spec.shape[-1] or 0)), spec.isotropic)
 
     def merge(self, other: "Statistics") -> "Statistics":
         """Return the statistics of both parts together."""
         count = self.count + other.count
         delta = other.mean - self.mean
-        mean = self.mean + delta * (other.count / count)
-        squares = self.squares + other.squares
-        return Statistics(
-            count, mean, squares + np.square(delta) * (self.count * other.count / count)
-        )
+        mean = self.mean + delta * (other.count / max(count, 1))
+        between = np.square(delta) * (self.count * other.count / max(count, 1))
+        if len(self.squares) == 1:
+            between = between.mean(keepdims=True)
+        return Statistics(count, mean, self.squares + other.squares + between)
 
     @property
     def std(self) -> np.ndarray:
-        """Population standard deviation; 1 where a feature is constant, which leaves it at 0."""
-        std = np.sqrt(self.squares / self.count)
+        """Population standard deviation, [D]; of an isotropic array the columns' root mean square.
+
+        1 where a feature is constant or was never measured, which leaves it at 0.
+        """
+        std = np.sqrt(self.squares / max(self.count, 1))
         return np.where(std > 1e-6 * np.maximum(1, np.abs(self.mean)), std, 1.0)
 
     def to_dict(self) -> dict[str, Any]:
@@ -212,6 +248,41 @@ class Statistics:
         return cls(values["count"], np.array(values["mean"]), np.array(values["squares"]))
 
 
+def shard_files(directory: Path, from_shard: int) -> list[Path]:
+    """Return the files and markers of all shards from a number on."""
+    keep = {kind(directory, k) for k in range(from_shard) for kind in (shard_path, marker_path)}
+    found = {*directory.glob(f"{DATASET}-{SPLIT}.tfrecord-*"), *directory.glob("shard-*.json")}
+    return sorted(found - keep)
+
+
+def write_summary(directory: Path, summary: Mapping[str, Any]) -> None:
+    """Write `statistics.json`, the last file of a records directory, which vouches for the rest."""
+    paths = [directory / name for name in (INDEX, LYRICS, *METADATA)]
+    sha256 = {path.name: files.sha256(path) for path in paths if path.exists()}
+    files.write_sealed_json(directory / STATISTICS, {**summary, "sha256": sha256})
+
+
+def read_summary(directory: Path) -> dict[str, Any]:
+    """Return what `write_summary` wrote.
+
+    Raises
+    ------
+    UserError
+        If the directory is not finished, or one of the files is not as it was left.
+    """
+    try:
+        summary = files.read_sealed_json(directory / STATISTICS)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{directory} holds no finished features: run --stage=features first."
+        ) from error
+    for name, sha256 in summary["sha256"].items():
+        path = directory / name
+        if not path.exists() or files.sha256(path) != sha256:
+            raise UserError(f"{path} is damaged or missing: run --stage=features again.")
+    return summary
+
+
 def invalidate(damaged: DamagedRecord) -> None:
     """Forget that a damaged shard was finished, so that the next extraction redoes it."""
     shard = int(damaged.path.name.rsplit("-", 1)[1])
@@ -220,7 +291,10 @@ def invalidate(damaged: DamagedRecord) -> None:
 
 def arrays_from_dict(values: Mapping[str, Any]) -> dict[str, ArraySpec]:
     """Rebuild specs by name from JSON, where tuples have become lists."""
-    return {name: ArraySpec(tuple(spec["shape"]), spec["dtype"]) for name, spec in values.items()}
+    return {
+        name: ArraySpec(tuple(spec["shape"]), spec["dtype"], spec.get("isotropic", False))
+        for name, spec in values.items()
+    }
 
 
 class Records:
@@ -230,6 +304,8 @@ class Records:
     ----------
     ids
         Track ids in record order, [N] fixed-width unicode.
+    num_frames
+        Frames of each track, [N] int32; 0 where none are stored.
     arrays
         The stored arrays' specs by name.
     statistics
@@ -240,11 +316,10 @@ class Records:
 
     def __init__(self, directory: str | os.PathLike) -> None:
         self.directory = Path(directory)
-        if not (self.directory / INDEX).exists():
-            raise UserError(f"{directory} holds no finished features: run --stage=features first.")
+        summary = read_summary(self.directory)
         index = files.read_npz(self.directory / INDEX)
         self.ids, self._shards, self._offsets = index["ids"], index["shards"], index["offsets"]
-        summary = files.read_json(self.directory / STATISTICS)
+        self.num_frames = index["num_frames"]
         self.fingerprint: str = summary["fingerprint"]
         self.arrays = arrays_from_dict(summary["arrays"])
         self.statistics = {
@@ -252,6 +327,12 @@ class Records:
         }
         self._features = tfds_features(self.arrays)
         self._open = functools.lru_cache(maxsize=64)(_open)  # open shards, not all at once
+
+    @property
+    def lyrics(self) -> dict[str, Any] | None:
+        """The fitted lyrics embedding (see `LyricsEmbedding.to_dict`), where lyrics are stored."""
+        path = self.directory / LYRICS
+        return files.read_json(path) if path.exists() else None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -261,7 +342,10 @@ class Records:
         shard = int(self._shards[position])
         path = shard_path(self.directory, shard)
         data, _ = read_record(self._open(path), int(self._offsets[position]), path)
-        return self._features.deserialize_example_np(data)
+        record = self._features.deserialize_example_np(data)
+        if record["id"].decode() != self.ids[position]:
+            raise DamagedRecord(path, f"it holds {record['id']!r} for {self.ids[position]!r}")
+        return record
 
     def stack(self, name: str, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return an array of fixed shape for the given positions, [n, ...]."""

@@ -1,13 +1,11 @@
 """The one mesh, and where state and batches live on it."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-
-from vae_jax import input_pipeline
 
 DATA = "data"
 
@@ -24,17 +22,11 @@ def whole(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def place_batches(mesh: Mesh, batches: np.ndarray) -> jax.Array:
-    """Place batches of positions, [num_steps, B], each split over the devices.
-
-    A batch that the number of devices does not divide is padded with positions of weight 0.
-    """
-    padded = input_pipeline.pad(batches, mesh.size)
-    return jax.device_put(padded, NamedSharding(mesh, P(None, DATA)))
+def place_batches(mesh: Mesh, batches: Any) -> Any:
+    """Place a tree of batches, [num_steps, B, ...], each split over the devices along B."""
+    return jax.device_put(batches, NamedSharding(mesh, P(None, DATA)))
 
 
-def place_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-    """Place one batch, [B, ...], split over the devices; the last row is repeated to fit."""
-    missing = -len(rows) % mesh.size
-    padded = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
-    return jax.device_put(padded, NamedSharding(mesh, P(DATA)))
+def place_rows(mesh: Mesh, rows: Any) -> Any:
+    """Place a tree of one batch, [B, ...], split over the devices, which must divide B."""
+    return jax.device_put(rows, NamedSharding(mesh, P(DATA)))

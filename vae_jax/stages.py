@@ -5,7 +5,6 @@ checkpoints under `config.checkpoint_dir`, in folders named after what they were
 that runs share them; everything else goes to the run's outdir.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ CLUSTERS = "clusters.csv"
 CLUSTERING_METRICS = "clustering_metrics.csv"
 TRAIN_METRICS = "train_metrics.jsonl"
 FAILED = "failed.csv"
+MARKERS = ".stages"
+SUBFOLDERS = ("baselines", "latent_visualization", MARKERS)  # of the outdir
 
 
 @dataclass(frozen=True)
@@ -54,25 +55,45 @@ class Run:
         name = f"{path.parent.name}-{feature.name}-{digest[:8]}"
         return Path(self.config.data_dir) / "records" / name
 
-    @cached_property
-    def checkpoint_dir(self) -> Path:
-        """The checkpoints' folder: one per features, model and training settings."""
-        if self.checkpoint:
+    def checkpoint_dir(self, model: str = "vae") -> Path:
+        """Return a model's folder of checkpoints: one per features, model and settings."""
+        if self.checkpoint and model == "vae":
             return self.checkpoint
-        config = config_lib.to_dict(self.config)
-        made_from = [self.records.fingerprint, *(config[key] for key in ("model", "train", "seed"))]
-        name = f"{config['name']}-{files.fingerprint(*made_from)[:8]}"
+        config = self.model_config(model)
+        made_from = [self.records.fingerprint, self.conditions]
+        made_from += [config[key] for key in ("feature", "model", "train", "seed")]
+        suffix = "" if model == "vae" else f"-{model}"
+        name = f"{config['name']}{suffix}-{files.fingerprint(*made_from)[:8]}"
         return Path(self.config.checkpoint_dir) / name
+
+    def model_config(self, model: str) -> dict[str, Any]:
+        """Return the config of a trained model: the VAE, or "ae", the plain autoencoder."""
+        config = config_lib.to_dict(self.config)
+        config["feature"] = config_lib.training_settings(config["feature"])
+        if model == "ae":
+            config["model"]["deterministic"] = True
+        return config
+
+    @property
+    def trained(self) -> list[str]:
+        """The models to train: the VAE, and the plain autoencoder where it is a baseline."""
+        return ["vae", "ae"] if "ae" in self.config.baselines else ["vae"]
+
+    @cached_property
+    def conditions(self) -> list[str]:
+        """Each track's value in the column that the model is told; empty without one."""
+        column = self.config.model.condition
+        return self.manifest.column(column, list(self.records.ids)) if column else []
+
+    @property
+    def supervised(self) -> list[str]:
+        """The methods that are told a column of the manifest."""
+        return self.trained if self.config.model.condition else []
 
     @cached_property
     def records(self) -> records.Records:
         """The features, extracted before."""
         return records.Records(self.records_dir)
-
-    @property
-    def baselines_dir(self) -> Path:
-        """Where the baselines' embeddings are."""
-        return self.outdir / "baselines"
 
     @property
     def methods(self) -> list[str]:
@@ -83,18 +104,20 @@ class Run:
         """Return the folders beside the outdir that there are by now."""
         if not (self.records_dir / records.INDEX).exists():
             return []
-        return [path for path in (self.records_dir, self.checkpoint_dir) if path.exists()]
+        folders = [self.records_dir, *(self.checkpoint_dir(name) for name in self.trained)]
+        return [path for path in folders if path.exists()]
 
     def embeddings(self) -> list[Path]:
-        """Return the embedding files, the VAE's first, and `raw`, the common space, last."""
-        names = [*(name for name in self.config.baselines if name != "raw"), "raw"]
-        return [self.outdir / LATENTS, *(self.baselines_dir / f"{name}.npz" for name in names)]
+        """Return the embedding files: the VAE's, the baselines' and `raw`, the common space."""
+        names = dict.fromkeys([*self.config.baselines, "raw"])
+        folder = self.outdir / "baselines"
+        return [self.outdir / LATENTS, *(folder / f"{name}.npz" for name in names)]
 
 
 def run(config: ConfigDict, outdir: Path, stages: Sequence[str], checkpoint: Path | None) -> Run:
     """Run the given stages in order; each skips what is up to date."""
     this = Run(config, outdir, checkpoint)
-    with files.lock(outdir):
+    with files.lock(outdir, *SUBFOLDERS):
         files.write_json(outdir / "config.json", config_lib.to_dict(config))
         for name in stages:
             started = time.monotonic()
@@ -117,49 +140,77 @@ def features(this: Run) -> bool:
             this.manifest, this.config.feature.to_dict(), this.records_dir
         )
     extract.write_failures(this.outdir / FAILED, failures)
-    if failures:
-        logging.warning(
-            "features: %d of %d tracks failed and are left out; %s says why",
-            *(len(failures), len(this.manifest.tracks), this.outdir / FAILED),
-        )
+    kept = sum(failure.kept for failure in failures)
+    for count, fate in (
+        (len(failures) - kept, "failed and are left out"),
+        (kept, "are kept without their audio or lyrics, which failed"),
+    ):
+        if count:
+            logging.warning(
+                "features: %d of %d tracks %s; %s says why",
+                *(count, len(this.manifest.tracks), fate, this.outdir / FAILED),
+            )
     return changed
 
 
 def train(this: Run) -> bool:
-    """Train the VAE; the checkpoints' folder says whether that is finished."""
+    """Train the models; each one's folder of checkpoints says whether that is finished."""
     if this.checkpoint:
         logging.info("train: skipped, since --checkpoint=%s is given", this.checkpoint)
         return False
+    changed = [_train_one(this, model) for model in this.trained]
+    metrics = this.checkpoint_dir() / TRAIN_METRICS
+    if metrics.exists():
+        with files.atomic_write(this.outdir / TRAIN_METRICS) as file:
+            file.write(metrics.read_bytes())
+    else:
+        logging.warning("%s is missing: there will be no training curves", metrics)
+    return any(changed)
+
+
+def _train_one(this: Run, model: str) -> bool:
     from vae_jax import checkpoints
 
-    directory = this.checkpoint_dir
+    directory = this.checkpoint_dir(model)
     with files.lock(directory):
-        finished = checkpoints.is_complete(directory)
-        if not finished:
-            from vae_jax import train
+        if checkpoints.is_complete(directory):
+            return False
+        from vae_jax import description, input_pipeline, train
 
-            logging.info("train: checkpoints go to %s", directory)
-            train.train(this.records, config_lib.to_dict(this.config), directory)
-        shutil.copyfile(directory / TRAIN_METRICS, this.outdir / TRAIN_METRICS)
-    return not finished
+        logging.info("train: the checkpoints of the %s go to %s", model.upper(), directory)
+        described = description.Description.of(
+            this.model_config(model), this.records, this.conditions
+        )
+        source = input_pipeline.Source(this.records, described.class_numbers(this.conditions))
+        train.train(source, described, directory)
+    return True
 
 
 def embed(this: Run) -> bool:
     """Write the latents of all tracks, and the baselines' embeddings."""
     from vae_jax import checkpoints
 
-    directory = this.checkpoint_dir
-    step = checkpoints.best_step(directory)
-    made_from = [this.records.fingerprint, checkpoints.seal(directory, step), this.config.seed]
+    models = {name: this.checkpoint_dir(name) for name in this.trained}
+    steps = {name: checkpoints.best_step(directory) for name, directory in models.items()}
+    seals = [checkpoints.seal(models[name], step) for name, step in steps.items()]
+    lyrics_weight, seed = this.config.feature.lyrics_weight, this.config.seed
+    made_from = [this.records.fingerprint, this.conditions, seals, lyrics_weight, seed]
+    paths = dict(zip(this.methods, this.embeddings(), strict=False))
 
     def write() -> None:
         from vae_jax import baselines, embed
 
-        encoder = embed.Encoder.from_checkpoint(directory, step)
-        posterior = encoder.embed(this.records, this.config.embed.batch_size)
-        embed.write_latents(this.outdir / LATENTS, this.records.ids, posterior)
-        latent_dim = posterior.mean.shape[1]
-        baselines.write(this.baselines_dir, this.records, latent_dim, this.config.seed)
+        for name, step in steps.items():
+            encoder = embed.Encoder(models[name], step)
+            posterior = encoder.embed(this.records, this.conditions, this.config.embed.batch_size)
+            embed.write_latents(paths[name], this.records.ids, posterior)
+        features = baselines.raw(this.records, lyrics_weight)
+        points = {"raw": features}
+        if "pca" in this.config.baselines:
+            points["pca"] = baselines.pca(features, posterior.mean.shape[1], seed)
+        for name, latents in points.items():
+            path = this.outdir / "baselines" / f"{name}.npz"
+            files.write_npz(path, ids=this.records.ids, latents=latents)
 
     return _unless_up_to_date(this, "embed", made_from, write, this.embeddings())
 
@@ -171,6 +222,7 @@ def cluster(this: Run) -> bool:
     made_from = [
         _hashes(this, this.embeddings(), "embed"),
         [config[key] for key in ("cluster", "seed", "baselines")],
+        config["model"]["condition"],
         [[track.columns.get(name, "") for name in columns] for track in this.manifest.tracks],
     ]
 
@@ -178,7 +230,9 @@ def cluster(this: Run) -> bool:
         from vae_jax import cluster_stage
 
         run_id = files.fingerprint(*made_from)
-        cluster_stage.run(this.outdir, this.methods, this.manifest, this.config, run_id)
+        cluster_stage.run(
+            this.outdir, this.methods, this.manifest, this.config, run_id, this.supervised
+        )
 
     outputs = [this.outdir / CLUSTERING_METRICS, this.outdir / CLUSTERS]
     return _unless_up_to_date(this, "cluster", made_from, write, outputs)
@@ -202,9 +256,12 @@ def visualize(this: Run) -> bool:
     def write() -> None:
         from vae_jax import visualize
 
-        titles = {"vae": "VAE latents", "pca": "PCA", "raw": "raw features"}
-        methods = [visualize.Method("vae", titles["vae"])]
-        methods += [visualize.Method.baseline(name, titles[name]) for name in this.methods[1:]]
+        titles = {"pca": "PCA", "raw": "raw features", "ae": "autoencoder"}
+        methods = [visualize.Method("vae", "VAE latents", supervised=bool(this.supervised))]
+        methods += [
+            visualize.Method.baseline(name, titles[name], supervised=name in this.supervised)
+            for name in this.config.baselines
+        ]
         visualize.run(this.outdir, methods, this.manifest, this.config)
 
     folder = this.outdir / "latent_visualization"
@@ -227,12 +284,14 @@ def _unless_up_to_date(
 
     `outputs` are files, or folders whose files count.
     """
-    marker = this.outdir / ".stages" / f"{stage}.json"
+    marker = this.outdir / MARKERS / f"{stage}.json"
     digest = files.fingerprint(made_from)
-    if marker.exists():
-        before = files.read_json(marker)
-        if before == {"made_from": digest, "outputs": _contents(before["outputs"], this.outdir)}:
-            return False
+    before = _read_marker(marker)
+    changed = before["outputs"].items() - _contents(before["outputs"], this.outdir).items()
+    for name, _ in sorted(changed):
+        logging.warning("%s is damaged, changed or missing: redoing it", this.outdir / name)
+    if before["made_from"] == digest and not changed:
+        return False
     write()
     paths = [
         path
@@ -241,8 +300,19 @@ def _unless_up_to_date(
     ]
     names = [str(path.relative_to(this.outdir)) for path in paths if path.is_file()]
     contents = _contents(names, this.outdir)
-    files.write_json(marker, {"made_from": digest, "outputs": contents})
+    files.write_sealed_json(marker, {"made_from": digest, "outputs": contents})
     return True
+
+
+def _read_marker(path: Path) -> dict[str, Any]:
+    """Return what a stage was made from, and the hashes of what it wrote; none if unknown."""
+    try:
+        return files.read_sealed_json(path)
+    except FileNotFoundError:
+        pass
+    except UserError as error:
+        logging.warning("%s", error)
+    return {"made_from": None, "outputs": {}}
 
 
 def _contents(names: Iterable[str], folder: Path) -> dict[str, str | None]:

@@ -25,16 +25,21 @@ from absl import logging
 from flax import linen as nn
 from flax import struct
 
-from vae_jax import files, input_pipeline, models, sharding
+from vae_jax import files, input_pipeline, sharding
 from vae_jax.checkpoints import BEST_METRIC, COMPLETE, Checkpoints
 from vae_jax.console import Progress
+from vae_jax.description import Description
 from vae_jax.errors import Preempted, UserError
 from vae_jax.history import History, stalled
+from vae_jax.input_pipeline import Source
 from vae_jax.models.vae import Elbo, loss, weighted_mean
-from vae_jax.records import Records
+from vae_jax.views import Tracks, View
 
+OBJECTIVE_KEYS = ("beta", "beta_warmup_steps", "free_bits")
 METRICS = ("loss", "reconstruction", "kl", "squared_error", "grad_norm")
 ACTIVE_VARIANCE = 0.01  # of a latent's posterior mean over the data (Burda et al. 2016)
+
+Metrics = dict[str, jax.Array]
 
 
 class TrainState(struct.PyTreeNode):
@@ -47,22 +52,22 @@ class TrainState(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class Program:
-    """A training run's compiled functions, placed data and initial state."""
+    """A training run: its first state, and its compiled functions with their data bound."""
 
     state: TrainState
-    train_steps: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
-    evaluate: Callable[..., dict[str, jax.Array]]
+    train_steps: Callable[[TrainState, int, int], tuple[TrainState, Mapping[str, Any]]]
+    evaluate: Callable[[Any], dict[str, jax.Array]]
 
 
-def train(records: Records, config: Mapping[str, Any], directory: Path) -> None:
+def train(source: Source, description: Description, directory: Path) -> None:
     """Train to the end, from scratch or from the latest checkpoint in `directory`.
 
     Parameters
     ----------
-    records
+    source
         The features of all tracks.
-    config
-        The resolved config as a plain dict.
+    description
+        The model; it is saved inside every checkpoint.
     directory
         Receives the checkpoints, the metrics and, at the very end, `complete.json`.
 
@@ -73,9 +78,9 @@ def train(records: Records, config: Mapping[str, Any], directory: Path) -> None:
     Preempted
         After SIGTERM or SIGINT, once the state is saved.
     """
-    settings = config["train"]
-    program = prepare(records, config)
-    metadata = describe(records, config)
+    settings = description.config["train"]
+    program = prepare(source, description)
+    metadata = description.to_dict()
     checkpoints = Checkpoints(directory)
     step, state = checkpoints.restore_latest(program.state) or (0, program.state)
     history = History(directory, step)
@@ -96,12 +101,13 @@ def train(records: Records, config: Mapping[str, Any], directory: Path) -> None:
             progress.update(step, f"loss {metrics['train/loss']:.4g}")
             check_finite(metrics["train/loss"], step, directory)
             finished = step == settings["num_steps"]
-            save = finished or stop_asked or step % settings["checkpoint_every"] == 0
+            metrics = {BEST_METRIC: math.inf}  # a stop is in a hurry: it does not evaluate
+            save = finished or step % settings["checkpoint_every"] == 0
             if save or step % settings["eval_every"] == 0:
                 metrics = to_host("eval", program.evaluate(state.params))
                 history.log(step, metrics)
                 finished |= stalled(history.values(BEST_METRIC), settings["patience"])
-            if save or finished:
+            if save or finished or stop_asked:
                 checkpoints.save(step, state, metadata, metrics)
     checkpoints.close()
     history.close()
@@ -110,49 +116,50 @@ def train(records: Records, config: Mapping[str, Any], directory: Path) -> None:
     files.write_json(directory / COMPLETE, {"step": step})
 
 
-def prepare(records: Records, config: Mapping[str, Any]) -> Program:
+def prepare(source: Source, description: Description) -> Program:
     """Place the data on the devices, initialise the state there, and bind the jitted functions."""
-    settings, mesh = config["train"], sharding.make_mesh()
-    size, whole = settings["batch_size"], sharding.whole(mesh)
-    features = load(records)
-    training, validation = input_pipeline.split(records.ids, settings["validation_fraction"])
+    config, mesh = description.config, sharding.make_mesh()
+    settings, whole = config["train"], sharding.whole(mesh)
+    training, validation = input_pipeline.split(source.records.ids, settings["validation_fraction"])
     if not len(validation):
         logging.warning("train: no track is held out, so eval/* is of the training tracks")
         validation = training
-    model, optimizer = models.build(config["model"], features.shape[1]), make_optimizer(settings)
-    init_key, train_key, eval_key = jax.random.split(jax.random.key(config["seed"]), 3)
-    state = jax.jit(partial(init_state, model, optimizer), out_shardings=whole)(
-        init_key, features[:1]
+    resident_bytes = int(settings["resident_gib"] * 2**30)
+    feed = input_pipeline.Feed(source, mesh, settings["batch_size"], resident_bytes)
+    shuffle = input_pipeline.Shuffle(training, settings["batch_size"], config["seed"])
+    model, view = description.build()
+    objective = Objective(model, view, *(config["model"][name] for name in OBJECTIVE_KEYS))
+    optimizer = make_optimizer(settings)
+    keys = jax.random.split(jax.random.key(config["seed"]), 3)
+    init_key, train_key, eval_key = jax.device_put(tuple(keys), whole)
+    state = jax.jit(partial(init_state, objective, optimizer), out_shardings=whole)(
+        init_key, source.load(training[:1])
     )
-    objective = Objective(
-        model,
-        *(config["model"][name] for name in ("beta", "beta_warmup_steps", "free_bits")),
-    )
-    train_steps = jax.jit(
-        partial(run_steps, objective, optimizer),
-        donate_argnames="state",
-        out_shardings=whole,
+    step_fn = jax.jit(
+        partial(run_steps, objective, optimizer), donate_argnames="state", out_shardings=whole
     )
     evaluate = jax.jit(partial(run_evaluation, objective), out_shardings=whole)
-    shuffle = input_pipeline.Shuffle(training, size, config["seed"])
-    data, train_key, eval_key = jax.device_put((features, train_key, eval_key), whole)
-    held_out = sharding.place_batches(mesh, input_pipeline.in_batches(validation, size))
+    held_out = feed.validation(validation)
 
-    def bound_train_steps(state: TrainState, begin: int, end: int) -> tuple[TrainState, Any]:
-        count = jax.device_put(np.int32(end - begin), whole)
-        # Always the same shape, so that a shorter run of steps compiles nothing new.
-        batches = np.zeros((settings["log_every"], size), np.int32)
-        batches[: end - begin] = shuffle.batches(begin, end - begin)
-        return train_steps(state, train_key, data, sharding.place_batches(mesh, batches), count)
+    def train_steps(state: TrainState, begin: int, end: int) -> tuple[TrainState, Any]:
+        parts, counts = [], []
+        for batches, count in feed.dispatches(shuffle, begin, end, settings["log_every"]):
+            on_device = jax.device_put(np.int32(count), whole)
+            state, metrics = step_fn(state, train_key, feed.resident, batches, on_device)
+            parts.append(metrics)
+            counts.append(count)
+        return state, jax.tree.map(
+            lambda *leaves: np.average(leaves, weights=counts), *jax.device_get(parts)
+        )
 
-    return Program(state, bound_train_steps, partial(evaluate, eval_key, data, held_out))
+    return Program(state, train_steps, partial(evaluate, eval_key, feed.resident, held_out))
 
 
 def init_state(
-    model: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array, x: jax.Array
+    objective: "Objective", optimizer: optax.GradientTransformation, key: jax.Array, tracks: Tracks
 ) -> TrainState:
-    """Initialise parameters and optimiser state for inputs like x, [1, D]."""
-    params = model.init(key, x, key)["params"]
+    """Initialise parameters and optimiser state; `tracks` show the shapes, [1, ...]."""
+    params = objective.model.init(key, objective.view.sample(tracks, key), key)["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
 
@@ -161,18 +168,21 @@ class Objective:
     """What training minimises: the model's beta-weighted negative ELBO."""
 
     model: nn.Module
+    view: View
     beta: float
     beta_warmup_steps: int
     free_bits: float
 
-    def terms(self, params: Any, key: jax.Array, data: jax.Array, batch: jax.Array) -> Elbo:
-        """Return the ELBO's terms for positions [B] in standardised features, [N, D]."""
-        x = data[jnp.maximum(batch, 0)]
-        return cast(Elbo, self.model.apply({"params": params}, x, key))
+    def terms(self, params: Any, key: jax.Array, resident: Tracks, batch: Tracks) -> Elbo:
+        """Return the ELBO's terms of a batch: positions [B] in the resident tracks, or tracks."""
+        positions = jnp.maximum(batch["position"], 0)
+        tracks = batch | {name: array[positions] for name, array in resident.items()}
+        view_key, model_key = jax.random.split(key)
+        inputs = self.view.sample(tracks, view_key)
+        return cast(Elbo, self.model.apply({"params": params}, inputs, model_key))
 
-    def metrics(self, terms: Elbo, batch: jax.Array, step: Any = math.inf) -> dict[str, jax.Array]:
+    def metrics(self, terms: Elbo, weight: jax.Array, step: Any = math.inf) -> Metrics:
         """Return the loss and its parts; without a step, beta has its final value."""
-        weight = (batch != input_pipeline.PADDING).astype(terms.reconstruction.dtype)
         beta = self.beta * jnp.minimum((step + 1.0) / max(self.beta_warmup_steps, 1), 1.0)
         return {
             "loss": loss(terms, weight, beta, self.free_bits),
@@ -187,23 +197,24 @@ def run_steps(
     optimizer: optax.GradientTransformation,
     state: TrainState,
     key: jax.Array,
-    data: jax.Array,
-    batches: jax.Array,
+    resident: Tracks,
+    batches: Tracks,
     count: jax.Array,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Take the first `count` of the steps whose batches are given, [num_steps, B].
+) -> tuple[TrainState, Metrics]:
+    """Take the first `count` of the steps whose batches are given, [num_steps, B, ...].
 
     Returns the new state, and the metrics averaged over the steps.
     """
 
-    def compute_loss(params: Any, step: jax.Array, batch: jax.Array) -> Any:
-        terms = objective.terms(params, jax.random.fold_in(key, step), data, batch)
-        metrics = objective.metrics(terms, batch, step)
+    def compute_loss(params: Any, step: jax.Array, batch: Tracks) -> Any:
+        terms = objective.terms(params, jax.random.fold_in(key, step), resident, batch)
+        metrics = objective.metrics(terms, is_example(batch), step)
         return metrics["loss"], metrics
 
     def step_fn(i: jax.Array, carry: Any) -> Any:
         state, totals = carry
-        grads, metrics = jax.grad(compute_loss, has_aux=True)(state.params, state.step, batches[i])
+        batch = jax.tree.map(lambda leaf: leaf[i], batches)
+        grads, metrics = jax.grad(compute_loss, has_aux=True)(state.params, state.step, batch)
         metrics["grad_norm"] = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -216,32 +227,27 @@ def run_steps(
 
 
 def run_evaluation(
-    objective: Objective, key: jax.Array, data: jax.Array, batches: jax.Array, params: Any
-) -> dict[str, jax.Array]:
-    """Return the metrics of padded batches, [M, B], and the number of active units."""
+    objective: Objective, key: jax.Array, resident: Tracks, batches: Tracks, params: Any
+) -> Metrics:
+    """Return the metrics of padded batches, [M, B, ...], and the number of active units."""
 
-    def batch_terms(inputs: tuple[jax.Array, jax.Array]) -> Elbo:
+    def batch_terms(inputs: tuple[jax.Array, Tracks]) -> Elbo:
         i, batch = inputs
-        return objective.terms(params, jax.random.fold_in(key, i), data, batch)
+        return objective.terms(params, jax.random.fold_in(key, i), resident, batch)
 
-    stacked = jax.lax.map(batch_terms, (jnp.arange(len(batches)), batches))
+    weight = is_example(batches)
+    stacked = jax.lax.map(batch_terms, (jnp.arange(len(weight)), batches))
     terms = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), stacked)
-    batch = batches.reshape(-1)
-    weight = (batch != input_pipeline.PADDING).astype(terms.latent.dtype)
+    weight = weight.reshape(-1)
     deviation = terms.latent - weighted_mean(terms.latent, weight)
     variance = weighted_mean(jnp.square(deviation), weight)
     active = (variance > ACTIVE_VARIANCE).sum().astype(jnp.float32)
-    return objective.metrics(terms, batch) | {"active_units": active}
+    return objective.metrics(terms, weight) | {"active_units": active}
 
 
-def describe(records: Records, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what must travel with the parameters: config, features and their statistics."""
-    return {
-        "config": config,
-        "arrays": {name: spec.__dict__ for name, spec in records.arrays.items()},
-        "statistics": {name: part.to_dict() for name, part in records.statistics.items()},
-        "records_fingerprint": records.fingerprint,
-    }
+def is_example(batch: Tracks) -> jax.Array:
+    """Return 1 for an example, 0 for padding, float32."""
+    return (batch["position"] != input_pipeline.PADDING).astype(jnp.float32)
 
 
 def make_optimizer(settings: Mapping[str, Any]) -> optax.GradientTransformation:
@@ -303,13 +309,7 @@ def stop_signals() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def to_host(prefix: str, metrics: Mapping[str, jax.Array]) -> dict[str, float]:
+def to_host(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
     """Fetch metrics from the device, named `prefix/metric`."""
     fetched = jax.device_get(metrics)
     return {f"{prefix}/{name}": float(value) for name, value in fetched.items()}
-
-
-def load(records: Records) -> np.ndarray:
-    """Return the standardised feature vectors of all tracks, [N, D] float32."""
-    features = records.stack("features", np.arange(len(records)))
-    return input_pipeline.standardise(features, records.statistics["features"])

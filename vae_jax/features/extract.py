@@ -1,13 +1,15 @@
 """Turns a manifest into feature records: one writer per shard, resumable, append-friendly.
 
-`extract` plans the shards, lets a pool of processes write those that are missing or out of date,
-and finishes the records directory. `write_shard` does all the work on one shard and needs nothing
-but its job, so any other engine can run it as well.
+`extract` prepares what all tracks share, plans the shards, lets a pool of processes write those
+that are missing or out of date, and finishes the records directory. `write_shard` does all the
+work on one shard and needs nothing but its job and the directory, so any other engine can run it
+as well.
 """
 
 import hashlib
 import io
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -17,10 +19,13 @@ from concurrent.futures import (
     wait,
 )
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing import get_context
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.connection import wait as wait_for
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, cast
 
 import numpy as np
 from absl import logging
@@ -28,9 +33,10 @@ from absl import logging
 from vae_jax import files, records
 from vae_jax.config import feature_settings
 from vae_jax.console import Progress
-from vae_jax.errors import UserError
+from vae_jax.errors import Preempted, UserError
+from vae_jax.features import extractors
 from vae_jax.manifest import Manifest, Track
-from vae_jax.records import Statistics
+from vae_jax.records import ArraySpec, Statistics
 
 FEATURE_VERSION = 1  # raise it when the same audio and settings give other features
 POOL_ATTEMPTS = 3  # pools that may break before extraction gives up
@@ -38,11 +44,24 @@ POOL_ATTEMPTS = 3  # pools that may break before extraction gives up
 
 @dataclass(frozen=True)
 class Failure:
-    """A track that was left out, and why."""
+    """A track that could not be used, and why.
+
+    Attributes
+    ----------
+    kept
+        Whether it still has a record, made of what else there is: a hybrid of lyrics without
+        audio, or of audio without lyrics.
+    """
 
     id: str
     audio_path: str
     reason: str
+    kept: bool = False
+
+    @classmethod
+    def of(cls, track: Track, reason: str, kept: bool = False) -> "Failure":
+        """Describe a track's failure."""
+        return cls(track.id, str(track.audio_path or ""), reason, kept)
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,8 @@ class ShardJob:
         The manifest's folder; a collection that moves as a whole keeps its features.
     feature
         `config.feature` as a plain dict, so that a job can be sent to any process.
+    lyrics
+        The hash of the lyrics' embedding in `directory`, or None.
     num_threads
         Tracks decoded at a time; has no effect on what is written.
     """
@@ -64,54 +85,55 @@ class ShardJob:
     shard: int
     tracks: tuple[Track, ...]
     feature: Mapping[str, Any]
+    lyrics: str | None
     num_threads: int
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the rows, the audio files' sizes and times, and the settings."""
+        """Changes with the rows, the audio files' sizes and times, and how they are described."""
         return files.fingerprint(
             FEATURE_VERSION,
             feature_settings(self.feature),
+            self.lyrics,
             [_track_fingerprint(t, self.root) for t in self.tracks],
         )
 
 
 def extract(
-    manifest: Manifest, feature: Mapping[str, Any], directory: Path
+    manifest: Manifest,
+    feature: Mapping[str, Any],
+    directory: Path,
+    *,
+    lyrics: Mapping[str, Any] | None = None,
 ) -> tuple[bool, list[Failure]]:
     """Bring a records directory up to date with a manifest.
 
     Finished shards whose tracks, files and settings are unchanged are kept. Returns whether
-    anything was redone, and the tracks that failed; they have no record.
+    anything was redone, and the tracks that failed; they have no record unless they are `kept`.
+
+    Parameters
+    ----------
+    feature
+        `config.feature` as a plain dict.
+    lyrics
+        A fitted embedding of lyrics, from `Records.lyrics` or a checkpoint. Without one, an
+        embedding is learned from the manifest if the feature needs it.
 
     Raises
     ------
     UserError
-        If no track could be read.
+        If no track could be read, or there are no lyrics to learn from.
     """
-    size = feature["shard_size"]
-    chunks = [manifest.tracks[i : i + size] for i in range(0, len(manifest.tracks), size)]
-    workers = feature["num_workers"] or len(os.sched_getaffinity(0))
-    processes = min(workers, len(chunks))
-    jobs = [
-        ShardJob(
-            directory,
-            manifest.path.parent,
-            k,
-            tracks,
-            feature,
-            num_threads=-(-workers // processes),
-        )
-        for k, tracks in enumerate(chunks)
-    ]
+    embedding = extractors.prepare(manifest, feature, directory, lyrics)
+    jobs, processes = _plan(manifest, feature, directory, embedding)
     todo = [job for job in jobs if not _is_done(job)]
     _announce(jobs, todo, directory)
     if todo:
         (directory / records.INDEX).unlink(missing_ok=True)  # not whole until finished again
         _run_pool(todo, processes, len(manifest.tracks))
-    markers = [files.read_json(records.marker_path(directory, job.shard)) for job in jobs]
+    markers = [files.read_sealed_json(records.marker_path(directory, job.shard)) for job in jobs]
     failures = [Failure(**failure) for marker in markers for failure in marker["failed"]]
-    if len(failures) == len(manifest.tracks):
+    if not any(marker["ids"] for marker in markers):
         raise UserError(
             f"none of the {len(failures)} tracks in {manifest.path} could be read; the first, "
             f"{failures[0].id!r}, failed because {failures[0].reason}."
@@ -125,47 +147,75 @@ def write_shard(job: ShardJob, finished: Any = None) -> None:
 
     `finished`, a shared counter, is raised by one per track.
     """
-    from vae_jax.features import extractors
-
-    extractor = extractors.build(job.feature)
-    content, offsets, ids, failed = io.BytesIO(), [], [], []
-    statistics: dict[str, Statistics] = {}
-    serialize = records.serializer(extractor.arrays)
+    extractor = extractors.build(job.feature, job.directory, job.lyrics)
+    specs = extractor.arrays
+    missing = {name: spec.missing() for name, spec in specs.items()}
+    statistics = {name: Statistics.none_of(spec) for name, spec in specs.items() if spec.shape}
+    serialize, content = records.serializer(specs), io.BytesIO()
+    ids, offsets, num_frames, failed = [], [], [], []
     with ThreadPoolExecutor(job.num_threads) as pool:
         for track, result in zip(job.tracks, pool.map(extractor, job.tracks), strict=True):
             if finished is not None:
                 with finished.get_lock():
                     finished.value += 1
             if isinstance(result, str):
-                failed.append(Failure(track.id, str(track.audio_path or ""), result).__dict__)
+                failed.append(Failure.of(track, result))
                 continue
-            offsets.append(content.tell())
+            failed += [Failure.of(track, fault, kept=True) for fault in result.faults]
             ids.append(track.id)
+            offsets.append(content.tell())
+            arrays = missing | result.arrays
+            num_frames.append(_count_frames(specs, arrays))
             texts = {name: track.columns.get(name, "") for name in records.TEXT_COLUMNS}
-            example = {"id": track.id, "duration": result.duration, **texts, **result.arrays}
+            example = {"id": track.id, "duration": result.duration, **texts, **arrays}
             records.write_record(content, serialize(example))
-            for name, array in result.arrays.items():
-                part = Statistics.of(array)
-                statistics[name] = statistics[name].merge(part) if name in statistics else part
-    path = records.shard_path(job.directory, job.shard)
-    with files.atomic_write(path) as file:
-        file.write(content.getbuffer())
-    marker = {
-        "fingerprint": job.fingerprint,
-        "file": _file_state(path),
-        "sha256": hashlib.sha256(content.getbuffer()).hexdigest(),
-        "arrays": {name: spec.__dict__ for name, spec in extractor.arrays.items()},
+            for name in statistics.keys() & result.arrays.keys():
+                part = Statistics.of(result.arrays[name], specs[name].isotropic)
+                statistics[name] = statistics[name].merge(part)
+    holds = {
+        "arrays": {name: spec.__dict__ for name, spec in specs.items()},
         "statistics": {name: part.to_dict() for name, part in statistics.items()},
         "ids": ids,
         "offsets": offsets,
-        "failed": failed,
+        "num_frames": num_frames,
+        "failed": [failure.__dict__ for failure in failed],
     }
-    files.write_json(records.marker_path(job.directory, job.shard), marker)
+    _save(job, content.getbuffer(), holds)
 
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
     """Write `failed.csv`; it has no rows where nothing failed."""
-    files.write_csv(path, ("id", "audio_path", "reason"), [f.__dict__ for f in failures])
+    columns = [field.name for field in fields(Failure)]
+    files.write_csv(path, columns, [failure.__dict__ for failure in failures])
+
+
+def _plan(
+    manifest: Manifest, feature: Mapping[str, Any], directory: Path, lyrics: str | None
+) -> tuple[list[ShardJob], int]:
+    """Return a job per shard, and the number of processes to share them."""
+    size = feature["shard_size"]
+    chunks = [manifest.tracks[i : i + size] for i in range(0, len(manifest.tracks), size)]
+    workers = feature["num_workers"] or len(os.sched_getaffinity(0))
+    processes = min(workers, len(chunks))
+    num_threads = -(-workers // processes)
+    jobs = [
+        ShardJob(directory, manifest.path.parent, k, tracks, feature, lyrics, num_threads)
+        for k, tracks in enumerate(chunks)
+    ]
+    return jobs, processes
+
+
+def _save(job: ShardJob, content: memoryview, holds: Mapping[str, Any]) -> None:
+    """Write a shard's records, then the marker that says what it is made from and holds."""
+    path = records.shard_path(job.directory, job.shard)
+    with files.atomic_write(path) as file:
+        file.write(content)
+    made_from = {
+        "fingerprint": job.fingerprint,
+        "file": _file_state(path),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    files.write_sealed_json(records.marker_path(job.directory, job.shard), {**made_from, **holds})
 
 
 def _track_fingerprint(track: Track, root: Path) -> list[Any]:
@@ -182,6 +232,11 @@ def _track_fingerprint(track: Track, root: Path) -> list[Any]:
     ]
 
 
+def _count_frames(specs: Mapping[str, ArraySpec], arrays: Mapping[str, np.ndarray]) -> int:
+    lengths = [len(arrays[name]) for name, spec in specs.items() if spec.shape[:1] == (None,)]
+    return max(lengths, default=0)
+
+
 def _file_state(path: Path) -> list[int]:
     state = path.stat()
     return [state.st_size, state.st_mtime_ns]
@@ -191,13 +246,18 @@ def _is_done(job: ShardJob) -> bool:
     """Say whether a shard is finished, intact, and made from what the job describes."""
     path = records.shard_path(job.directory, job.shard)
     try:
-        marker = files.read_json(records.marker_path(job.directory, job.shard))
+        marker = files.read_sealed_json(records.marker_path(job.directory, job.shard))
         if marker["fingerprint"] != job.fingerprint:
             return False
         # An untouched file is trusted; a touched or copied one has to prove itself.
-        return marker["file"] == _file_state(path) or marker["sha256"] == files.sha256(path)
-    except (OSError, UserError, KeyError, TypeError):
-        return False
+        if marker["file"] == _file_state(path) or marker["sha256"] == files.sha256(path):
+            return True
+        logging.warning("%s is damaged: its tracks are extracted again", path)
+    except FileNotFoundError:
+        pass
+    except (OSError, UserError) as error:
+        logging.warning("%s", error)
+    return False
 
 
 def _announce(jobs: Sequence[ShardJob], todo: Sequence[ShardJob], directory: Path) -> None:
@@ -220,8 +280,9 @@ def _run_pool(jobs: Sequence[ShardJob], processes: int, num_tracks: int) -> None
             try:
                 with ProcessPoolExecutor(processes, context, _start_worker, (finished,)) as pool:
                     futures = {pool.submit(_work, job) for job in jobs}
-                    for _ in _completed(futures):
-                        progress.update(num_tracks - todo + min(finished.value, todo))
+                    with _kill_if_stopped():
+                        for _ in _completed(futures):
+                            progress.update(num_tracks - todo + min(finished.value, todo))
                     return
             except BrokenProcessPool:
                 logging.warning("features: a worker process died; starting new ones")
@@ -240,13 +301,32 @@ def _completed(futures: set[Future]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _kill_if_stopped() -> Iterator[None]:
+    """Do not wait for the shards in progress when the run is asked to stop."""
+    try:
+        yield
+    except (Preempted, KeyboardInterrupt):
+        for worker in active_children():
+            worker.kill()
+        raise
+
+
 def _start_worker(finished: Any) -> None:
     """Prepare a worker process: many single-threaded workers share the machine best."""
     global _finished
     _finished = finished
+    Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of Ctrl-C the parent tells
     os.environ["JAX_PLATFORMS"] = "cpu"  # the accelerator belongs to the parent
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed; it would wait for work for ever."""
+    wait_for([cast(Any, parent_process()).sentinel])
+    os._exit(1)
 
 
 _finished: Any = None  # the parent's counter, in worker processes only
@@ -259,30 +339,34 @@ def _work(job: ShardJob) -> None:
 def _finish(directory: Path, markers: Sequence[Mapping[str, Any]]) -> None:
     """Write the index, the statistics and the TFDS metadata; remove shards of dropped rows."""
     fingerprint = files.fingerprint([marker["fingerprint"] for marker in markers])
-    path = directory / records.STATISTICS
-    is_whole = (directory / records.INDEX).exists() and path.exists()
-    if is_whole and files.read_json(path)["fingerprint"] == fingerprint:
-        return
-    for kind in (records.shard_path, records.marker_path):
-        shard = len(markers)
-        while (stale := kind(directory, shard)).exists():
-            stale.unlink()
-            shard += 1
+    try:
+        if records.read_summary(directory)["fingerprint"] == fingerprint:
+            return
+    except UserError as error:
+        if (directory / records.INDEX).exists():
+            logging.warning("%s", error)
+    for stale in records.shard_files(directory, from_shard=len(markers)):
+        stale.unlink()
     filled = [marker for marker in markers if marker["ids"]]
     arrays = filled[0]["arrays"]
     statistics = {}
-    for name in arrays:
+    for name in filled[0]["statistics"]:
         parts = [Statistics.from_dict(marker["statistics"][name]) for marker in filled]
         total = parts[0]
         for part in parts[1:]:
             total = total.merge(part)
         statistics[name] = total.to_dict()
-    files.write_json(path, {"fingerprint": fingerprint, "arrays": arrays, "statistics": statistics})
+        if not total.count:
+            logging.warning("features: no track has %s; all are described by the rest alone", name)
     lengths = [len(marker["ids"]) for marker in markers]
     records.write_metadata(directory, records.arrays_from_dict(arrays), lengths)
     files.write_npz(
         directory / records.INDEX,
         ids=np.array([id_ for marker in markers for id_ in marker["ids"]]),
         shards=np.repeat(np.arange(len(markers), dtype=np.int32), lengths),
+        num_frames=np.array([t for marker in markers for t in marker["num_frames"]], np.int32),
         offsets=np.array([o for marker in markers for o in marker["offsets"]], np.int64),
+    )
+    records.write_summary(
+        directory, {"fingerprint": fingerprint, "arrays": arrays, "statistics": statistics}
     )

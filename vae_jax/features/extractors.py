@@ -1,23 +1,51 @@
-"""From one track to the arrays of its record: what `config.feature.name` selects."""
+"""From one track to the arrays of its record: what `config.feature.name` selects.
 
+`extract` calls `prepare` once, for what all tracks share, and every worker calls `build`. Nothing
+heavy is imported before it is needed: JAX for audio, scikit-learn for lyrics.
+"""
+
+import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
-from vae_jax.features import audio, spectral
-from vae_jax.manifest import Track
+from vae_jax import files, records
+from vae_jax.errors import UserError
+from vae_jax.manifest import Manifest, Track
 from vae_jax.records import ArraySpec
+
+if TYPE_CHECKING:
+    from vae_jax.features.lyrics import LyricsEmbedding
+    from vae_jax.features.spectral import AudioFeature
+
+WITH_LYRICS = ("lyrics_tfidf", "hybrid")
+LYRICS_VERSION = 1  # raise it when the same lyrics and settings give another embedding
+LYRICS_MARKER = "lyrics-made-from.json"
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """A track's arrays by name, and the duration of its audio in seconds."""
+    """What a track's record holds.
+
+    Attributes
+    ----------
+    arrays
+        By name; one that is missing here is stored as zeros and left out of the statistics.
+    duration
+        Of the audio, in seconds; 0 without audio.
+    faults
+        Why parts that the manifest names could not be used.
+    """
 
     arrays: dict[str, np.ndarray]
-    duration: float
+    duration: float = 0.0
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -25,7 +53,7 @@ class AudioExtractor:
     """Decodes a track's audio and computes one array, `features`; safe to call from threads."""
 
     settings: ConfigDict
-    feature: spectral.AudioFeature
+    feature: "AudioFeature"
 
     @property
     def arrays(self) -> dict[str, ArraySpec]:
@@ -34,6 +62,8 @@ class AudioExtractor:
 
     def __call__(self, track: Track) -> Extracted | str:
         """Return the track's arrays, or the reason why there are none."""
+        from vae_jax.features import audio
+
         if track.audio_path is None:
             return "its audio_path is empty"
         names = ("sample_rate", "duration", "excerpt", "min_duration")
@@ -45,7 +75,159 @@ class AudioExtractor:
         return Extracted({"features": self.feature(sound.waveform)}, sound.duration)
 
 
-def build(feature: Mapping[str, Any]) -> AudioExtractor:
-    """Return the extractor for `config.feature` (as a plain dict)."""
-    settings = ConfigDict(dict(feature))
+@dataclass(frozen=True)
+class LyricsExtractor:
+    """Embeds a track's lyrics as one array, `features`; safe to call from threads."""
+
+    embedding: "LyricsEmbedding"
+
+    @property
+    def arrays(self) -> dict[str, ArraySpec]:
+        """The specs of the arrays."""
+        return {"features": ArraySpec((self.embedding.dim,), "float32", isotropic=True)}
+
+    def __call__(self, track: Track) -> Extracted | str:
+        """Return the track's arrays, or the reason why there are none."""
+        from vae_jax.features.lyrics import LyricsError
+
+        try:
+            return Extracted({"features": self.embedding.transform([track.lyrics])[0]})
+        except LyricsError as error:
+            return str(error)
+
+
+@dataclass(frozen=True)
+class HybridExtractor:
+    """Joins the `parts`, audio and lyrics, either of which may be missing of a track.
+
+    `has_audio` and `has_lyrics` (uint8, 0 or 1) say which are there.
+    """
+
+    parts: Mapping[str, AudioExtractor | LyricsExtractor]
+
+    @property
+    def arrays(self) -> dict[str, ArraySpec]:
+        """The specs of the arrays."""
+        specs = {name: part.arrays["features"] for name, part in self.parts.items()}
+        return specs | {f"has_{name}": ArraySpec((), "uint8") for name in self.parts}
+
+    def __call__(self, track: Track) -> Extracted | str:
+        """Return the track's arrays, or the reason why there are none."""
+        results = {name: part(track) for name, part in self.parts.items()}
+        found = {name: part for name, part in results.items() if isinstance(part, Extracted)}
+        reasons = {name: part for name, part in results.items() if isinstance(part, str)}
+        if not found:
+            return f"it has neither audio ({reasons['audio']}) nor lyrics ({reasons['lyrics']})"
+        given = {"audio": track.audio_path is not None, "lyrics": bool(track.lyrics.strip())}
+        flags = {f"has_{name}": np.array(name in found, np.uint8) for name in results}
+        return Extracted(
+            {name: part.arrays["features"] for name, part in found.items()} | flags,
+            max(part.duration for part in found.values()),
+            tuple(f"no {name}: {reason}" for name, reason in reasons.items() if given[name]),
+        )
+
+
+Extractor = AudioExtractor | LyricsExtractor | HybridExtractor
+
+
+def build(feature: Mapping[str, Any], directory: Path, lyrics: str | None) -> Extractor:
+    """Return the extractor for `config.feature` (as a plain dict).
+
+    `lyrics` is what `prepare` returned for the records directory.
+    """
+    if feature["name"] not in WITH_LYRICS:
+        return _audio(feature, feature["name"])
+    assert lyrics is not None
+    lyrics_extractor = LyricsExtractor(_load_lyrics(directory / records.LYRICS, lyrics))
+    if feature["name"] == "lyrics_tfidf":
+        return lyrics_extractor
+    return HybridExtractor(
+        {"audio": _audio(feature, feature["audio_feature"]), "lyrics": lyrics_extractor}
+    )
+
+
+def prepare(
+    manifest: Manifest,
+    feature: Mapping[str, Any],
+    directory: Path,
+    fitted: Mapping[str, Any] | None = None,
+) -> str | None:
+    """Bring `lyrics.json` up to date: the embedding that all tracks' lyrics go through.
+
+    It is learned from the whole manifest, and again when its lyrics or the settings of
+    `config.feature` have changed.
+
+    Parameters
+    ----------
+    fitted
+        An embedding (from `LyricsEmbedding.to_dict`) to use instead of learning one.
+
+    Returns
+    -------
+    str | None
+        The hash of the file; None for features that need no lyrics.
+
+    Raises
+    ------
+    UserError
+        If no track has lyrics to learn from.
+    """
+    if feature["name"] not in WITH_LYRICS:
+        return None
+    texts = [track.lyrics for track in manifest.tracks if track.lyrics.strip()]
+    path, marker = directory / records.LYRICS, directory / LYRICS_MARKER
+    settings = {
+        "embed_dim": feature["lyrics_embed_dim"],
+        "max_features": feature["lyrics_max_features"],
+    }
+    made_from = files.fingerprint(LYRICS_VERSION, fitted or [_hash(texts), settings])
+    sha256 = files.sha256(path) if path.exists() else None
+    if sha256 and _read(marker) == {"made_from": made_from, "sha256": sha256}:
+        return sha256
+    if not texts and not fitted:
+        raise UserError(
+            f"no track in {manifest.path} has lyrics, which config.feature.name="
+            f"{feature['name']} needs: fill the column lyrics, or use a feature of audio (mfcc)."
+        )
+    from vae_jax.features import lyrics
+
+    if not fitted:
+        logging.info("features: learning the lyrics' embedding from %d songs", len(texts))
+    embedding = (
+        lyrics.LyricsEmbedding.from_dict(fitted) if fitted else lyrics.fit(texts, **settings)
+    )
+    (directory / records.INDEX).unlink(missing_ok=True)  # no record was made with this embedding
+    embedding.save(path)
+    sha256 = files.sha256(path)
+    files.write_json(marker, {"made_from": made_from, "sha256": sha256})
+    return sha256
+
+
+def _audio(feature: Mapping[str, Any], name: str) -> AudioExtractor:
+    from vae_jax.features import spectral
+
+    settings = ConfigDict({**feature, "name": name})
     return AudioExtractor(settings, spectral.audio_feature(settings))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_lyrics(path: Path, sha256: str) -> "LyricsEmbedding":
+    """Read an embedding once per process and content."""
+    from vae_jax.features import lyrics
+
+    return lyrics.load(path)
+
+
+def _hash(texts: list[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()
+
+
+def _read(marker: Path) -> Any:
+    """Read a marker; a missing or damaged one is None."""
+    try:
+        return files.read_json(marker)
+    except (OSError, UserError):
+        return None

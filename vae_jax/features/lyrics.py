@@ -223,7 +223,8 @@ def fit(
     Parameters
     ----------
     lyrics
-        At most `MAX_FIT` of them are used, evenly spaced in the collection.
+        At most `MAX_FIT` of them are used, evenly spaced in the collection; what holds no words
+        is ignored.
     embed_dim
         Columns of the SVD; fewer where there are fewer songs or terms. 0 is no SVD.
     max_features
@@ -233,17 +234,15 @@ def fit(
 
     Raises
     ------
-    LyricsError
-        If any of the lyrics hold no words.
     UserError
-        If there are no lyrics at all.
+        If no lyrics hold words.
     """
-    if not lyrics:
-        raise UserError("no track has lyrics: fill the manifest's column lyrics.")
     if len(lyrics) > MAX_FIT:
         logging.info("lyrics: learning from %d of %d songs.", MAX_FIT, len(lyrics))
         lyrics = [lyrics[i] for i in np.linspace(0, len(lyrics) - 1, MAX_FIT).round().astype(int)]
-    texts = [clean(text) for text in lyrics]
+    texts = [text for text in map(_clean_or_empty, lyrics) if text]
+    if not texts:
+        raise UserError("no track has lyrics with words: fill the manifest's column lyrics.")
     blocks, weights = [], []
     for analyzer, lengths in ANALYZERS.items():
         vectorizer = _vectorizer(analyzer, lengths, max_features=max_features)
@@ -252,6 +251,13 @@ def fit(
         blocks.append(Ngrams(analyzer, lengths, tuple(terms), vectorizer.idf_))
     components = _svd(_join(weights), embed_dim, seed) if embed_dim else None
     return LyricsEmbedding(tuple(blocks), components)
+
+
+def _clean_or_empty(text: str) -> str:
+    try:
+        return clean(text)
+    except LyricsError:
+        return ""
 
 
 def _svd(weights: sparse.csr_array, embed_dim: int, seed: int) -> np.ndarray:

@@ -1,26 +1,25 @@
-"""Models by name: `config.model.name` is a module of this package with a `Vae` class."""
+"""Models by name: `config.model.name` is a module of this package that has a `build` function."""
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from flax import linen as nn
 
+Shape = tuple[int, ...]
 
-def build(model: Mapping[str, Any], input_dim: int) -> nn.Module:
-    """Return the model that `config.model` (as a plain dict) describes.
+
+def build(config: Mapping[str, Any], input_shape: Shape | Mapping[str, Shape]) -> nn.Module:
+    """Return the model that a config (as a plain dict) describes.
+
+    It has `__call__(inputs, key) -> Elbo`, `encode(inputs) -> Posterior` and `decode(z)`.
 
     Parameters
     ----------
-    model
-        The values of `config.model`.
-    input_dim
-        D, length of the feature vectors.
+    config
+        The whole config; `config.model.name` names the module.
+    input_shape
+        The shape of one example, or of each modality: `views.View.input_shape`.
     """
-    from vae_jax.models import mlp
-
-    return mlp.Vae(
-        input_dim=input_dim,
-        latent_dim=model["latent_dim"],
-        hidden_dims=tuple(model["hidden_dims"]),
-        learned_scale=model["learned_scale"],
-    )
+    module = importlib.import_module(f"vae_jax.models.{config['model']['name']}")
+    return module.build(config, input_shape)

@@ -1,12 +1,13 @@
 """A VAE with dense encoder and decoder, for feature vectors [B, D]."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
-from vae_jax.models.vae import Elbo, Gaussian, Posterior, elbo
+from vae_jax.models.vae import Vae
 
 
 class Mlp(nn.Module):
@@ -15,49 +16,22 @@ class Mlp(nn.Module):
     features: Sequence[int]
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map [B, D] to [B, features[-1]]."""
+    def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
+        """Map [B, D], with the condition [B, C] appended, to [B, features[-1]]."""
+        if condition is not None:
+            x = jnp.concatenate([x, condition], axis=-1)
         for width in self.features[:-1]:
             x = nn.silu(nn.Dense(width)(x))
         return nn.Dense(self.features[-1])(x)
 
 
-class Vae(nn.Module):
-    """The VAE of Kingma and Welling (2014) with a shared, optionally learned, likelihood scale.
-
-    Attributes
-    ----------
-    input_dim
-        D, length of the feature vectors.
-    latent_dim
-        L, latent dimensions.
-    hidden_dims
-        Widths of the encoder's hidden layers; the decoder has them in reverse.
-    learned_scale
-        Learn the likelihood's standard deviation (Rybkin et al. 2021), else keep it at 1.
-    """
-
-    input_dim: int
-    latent_dim: int
-    hidden_dims: Sequence[int]
-    learned_scale: bool
-
-    def setup(self) -> None:  # noqa: D102 (Linen's own)
-        self.encoder = Mlp((*self.hidden_dims, 2 * self.latent_dim))
-        self.decoder = Mlp((*reversed(self.hidden_dims), self.input_dim))
-        if self.learned_scale:
-            self.log_scale = self.param("log_scale", nn.initializers.zeros, ())
-
-    def encode(self, x: jax.Array) -> Posterior:
-        """Return the posterior of standardised features, [B, D]."""
-        return Posterior(*jnp.split(self.encoder(x), 2, axis=-1))
-
-    def decode(self, z: jax.Array) -> Gaussian:
-        """Return the likelihood of the features given latents, [B, L]."""
-        log_scale = self.log_scale if self.learned_scale else jnp.zeros(())
-        return Gaussian(self.decoder(z), log_scale)
-
-    def __call__(self, x: jax.Array, key: jax.Array) -> Elbo:
-        """Return the ELBO's terms for features, [B, D]."""
-        posterior = self.encode(x)
-        return elbo(posterior, self.decode(posterior.sample(key)), x)
+def build(config: Mapping[str, Any], input_shape: tuple[int, ...]) -> Vae:
+    """Return the VAE that a config describes, for feature vectors of shape (D,)."""
+    model = config["model"]
+    hidden = tuple(model["hidden_dims"])
+    return Vae(
+        encoder=Mlp((*hidden, 2 * model["latent_dim"])),
+        decoder=Mlp((*reversed(hidden), *input_shape)),
+        learned_scale=model["learned_scale"],
+        deterministic=model["deterministic"],
+    )

@@ -1,22 +1,50 @@
-"""The parts that every variational autoencoder here shares: posterior, likelihood, ELBO, loss.
+"""What every variational autoencoder here shares: posterior, likelihood, ELBO, loss, and `Vae`.
 
-Letters: B batch, D features, L latent dimensions.
+Letters: B batch, S segments, T frames, F bands, D features, L latent dimensions, C classes.
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from flax import struct
 
 LOG_2PI = math.log(2 * math.pi)
 
 
+class Inputs(struct.PyTreeNode):
+    """What a model sees of a batch of tracks, standardised.
+
+    Attributes
+    ----------
+    x
+        Feature vectors [B, D], segments of a spectrogram [B, T, F], all of a track's segments
+        [B, S, T, F], or a dict of modalities.
+    mask
+        1 where there is a segment, 0 for padding, [B, S]; for a dict, 1 where a track has the
+        modality, [B] by name. None where all is there.
+    condition
+        One-hot classes, [B, C], zero where unknown; None for models without a condition.
+    """
+
+    x: Any
+    mask: Any = None
+    condition: jax.Array | None = None
+
+
 class Posterior(struct.PyTreeNode):
-    """A diagonal Gaussian q(z|x): mean and log_variance, each [B, L]."""
+    """A diagonal Gaussian q(z|x): mean and log_variance, each [..., L]."""
 
     mean: jax.Array
     log_variance: jax.Array
+
+    @classmethod
+    def of(cls, outputs: jax.Array) -> "Posterior":
+        """Split a network's outputs, [..., 2L]."""
+        return cls(*jnp.split(outputs, 2, axis=-1))
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draw z by the reparameterisation of Kingma and Welling (2014), section 2.4."""
@@ -24,7 +52,7 @@ class Posterior(struct.PyTreeNode):
         return self.mean + jnp.exp(0.5 * self.log_variance) * noise
 
     def kl(self) -> jax.Array:
-        """KL(q(z|x) || N(0, I)) per latent dimension in nats, [B, L] (ibid., appendix B)."""
+        """KL(q(z|x) || N(0, I)) per latent dimension in nats, [..., L] (ibid., appendix B)."""
         variance = jnp.exp(self.log_variance)
         return 0.5 * (jnp.square(self.mean) + variance - 1.0 - self.log_variance)
 
@@ -40,6 +68,10 @@ class Gaussian(struct.PyTreeNode):
         error = (x - self.mean) * jnp.exp(-self.log_scale)
         nats = 0.5 * (jnp.square(error) + LOG_2PI) + self.log_scale
         return nats.reshape(len(x), -1).sum(axis=-1)
+
+    def squared_error(self, x: jax.Array) -> jax.Array:
+        """Mean squared error of the mean over all dimensions but the first, [B]."""
+        return jnp.square(x - self.mean).reshape(len(x), -1).mean(axis=-1)
 
 
 class Elbo(struct.PyTreeNode):
@@ -63,10 +95,17 @@ class Elbo(struct.PyTreeNode):
     latent: jax.Array
 
 
-def elbo(posterior: Posterior, likelihood: Gaussian, x: jax.Array) -> Elbo:
-    """Assemble the ELBO of x, [B, ...], from one sample of the posterior."""
-    squared = jnp.square(x - likelihood.mean).reshape(len(x), -1).mean(axis=-1)
-    return Elbo(likelihood.negative_log_prob(x), posterior.kl(), squared, posterior.mean)
+def product_of_experts(experts: Sequence[Posterior], present: Sequence[jax.Array]) -> Posterior:
+    """Multiply the prior N(0, I) with the experts that are present (Wu and Goodman 2018, 2.2).
+
+    `experts` are [B, L] each, `present` [B] each: 1 where a track has the expert, else 0.
+    """
+    precision, weighted = jnp.ones(()), jnp.zeros(())
+    for expert, there in zip(experts, present, strict=True):
+        evidence = there[:, None] * jnp.exp(-expert.log_variance)
+        precision += evidence
+        weighted += evidence * expert.mean
+    return Posterior(weighted / precision, -jnp.log(precision))
 
 
 def loss(terms: Elbo, weight: jax.Array, beta: jax.Array | float, free_bits: float) -> jax.Array:
@@ -92,3 +131,65 @@ def loss(terms: Elbo, weight: jax.Array, beta: jax.Array | float, free_bits: flo
 def weighted_mean(values: jax.Array, weight: jax.Array) -> jax.Array:
     """Average over the first axis, [B, ...] -> [...], leaving out examples of weight 0."""
     return jnp.tensordot(weight, values, axes=1) / jnp.maximum(weight.sum(), 1.0)
+
+
+class Vae(nn.Module):
+    """The VAE of Kingma and Welling (2014); its networks decide what its inputs are.
+
+    Attributes
+    ----------
+    encoder
+        Maps (x, condition or None) to posterior parameters, [B, 2L].
+    decoder
+        Maps latents with the condition appended, [B, L + C], to the likelihood's mean.
+    learned_scale
+        Learn the likelihood's standard deviation (Rybkin et al. 2021), else keep it at 1.
+    deterministic
+        Be a plain autoencoder: decode the posterior mean, without a KL term.
+    """
+
+    encoder: nn.Module
+    decoder: nn.Module
+    learned_scale: bool
+    deterministic: bool
+
+    def setup(self) -> None:  # noqa: D102 (Linen's own)
+        if self.learned_scale:
+            self.log_scale = self.param("log_scale", nn.initializers.zeros, ())
+
+    def encode(self, inputs: Inputs) -> Posterior:
+        """Return the posterior of each example, or of each track from all its segments."""
+        if inputs.mask is None:
+            return Posterior.of(self.encoder(inputs.x, inputs.condition))
+        return self._pool(inputs)
+
+    def decode(self, z: jax.Array, condition: jax.Array | None = None) -> Gaussian:
+        """Return the likelihood of the features given latents, [B, L]."""
+        if condition is not None:
+            z = jnp.concatenate([z, condition], axis=-1)
+        log_scale = self.log_scale if self.learned_scale else jnp.zeros(())
+        return Gaussian(self.decoder(z), log_scale)
+
+    def __call__(self, inputs: Inputs, key: jax.Array) -> Elbo:
+        """Return the ELBO's terms of a batch, from one sample of the posterior."""
+        posterior = self.encode(inputs)
+        z = posterior.mean if self.deterministic else posterior.sample(key)
+        likelihood = self.decode(z, inputs.condition)
+        return Elbo(
+            reconstruction=likelihood.negative_log_prob(inputs.x),
+            kl=jnp.zeros_like(z) if self.deterministic else posterior.kl(),
+            squared_error=likelihood.squared_error(inputs.x),
+            latent=posterior.mean,
+        )
+
+    def _pool(self, inputs: Inputs) -> Posterior:
+        """Average the posterior means and variances of a track's segments, [B, S, T, F]."""
+        x, mask, condition = inputs.x, inputs.mask, inputs.condition
+        num_tracks, num_segments = x.shape[:2]
+        if condition is not None:
+            condition = jnp.repeat(condition, num_segments, axis=0)
+        flat = self.encoder(x.reshape(-1, *x.shape[2:]), condition)
+        segments = Posterior.of(flat.reshape(num_tracks, num_segments, -1))
+        weight = (mask / mask.sum(axis=1, keepdims=True))[..., None]
+        variance = (weight * jnp.exp(segments.log_variance)).sum(axis=1)
+        return Posterior((weight * segments.mean).sum(axis=1), jnp.log(variance))

@@ -1,0 +1,26 @@
+"""Audio and lyrics of the same tracks, either of which may be missing.
+
+python -m vae_jax.main --config=configs/hybrid.py --config.manifest=PATH/metadata.csv
+
+The default is a multimodal VAE, a product of experts. Variants:
+    --config=configs/hybrid.py:fused       early fusion into one vector, for the MLP VAE
+    --config=configs/hybrid.py:logmelspec  a conv2d encoder of log-mel segments for the audio
+"""
+
+from ml_collections import ConfigDict
+
+from vae_jax.config import get_config as get_defaults
+from vae_jax.errors import UserError
+
+
+def get_config(variant: str = "mfcc") -> ConfigDict:
+    """Return the config of a variant: mfcc, fused or logmelspec."""
+    if variant not in ("mfcc", "fused", "logmelspec"):
+        raise UserError(f"configs/hybrid.py has no variant {variant!r}: mfcc, fused, logmelspec.")
+    config = get_defaults()
+    config.name = "hybrid"
+    config.feature.name = "hybrid"
+    config.feature.audio_feature = "logmelspec" if variant == "logmelspec" else "mfcc"
+    config.feature.lyrics_embed_dim = 128
+    config.model.name = "mlp" if variant == "fused" else "multimodal"
+    return config

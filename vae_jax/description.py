@@ -1,0 +1,79 @@
+"""A model with everything it needs to see tracks: what travels inside a checkpoint.
+
+`train` makes it from the records, `embed` restores it from a checkpoint alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+
+from vae_jax import models, views
+from vae_jax.records import ArraySpec, Records, Statistics, arrays_from_dict
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model was built for.
+
+    Attributes
+    ----------
+    config
+        The resolved config, as a plain dict.
+    arrays, statistics
+        The stored arrays' specs and statistics, by name.
+    classes
+        The values of the condition's column; empty without a condition.
+    lyrics
+        The fitted lyrics embedding, or None.
+    """
+
+    config: Mapping[str, Any]
+    arrays: Mapping[str, ArraySpec]
+    statistics: Mapping[str, Statistics]
+    classes: tuple[str, ...]
+    lyrics: Mapping[str, Any] | None
+
+    @classmethod
+    def of(
+        cls, config: Mapping[str, Any], records: Records, conditions: Sequence[str]
+    ) -> "Description":
+        """Describe a model for records; `conditions` has each track's class, "" if unknown."""
+        classes = tuple(sorted(set(conditions) - {""}))
+        return cls(config, records.arrays, records.statistics, classes, records.lyrics)
+
+    def build(self) -> tuple[nn.Module, views.View]:
+        """Return the model, and the view through which it sees stored arrays."""
+        view = views.build(self.config, self.arrays, self.statistics, len(self.classes))
+        return models.build(self.config, view.input_shape), view
+
+    def class_numbers(self, conditions: Sequence[str]) -> np.ndarray | None:
+        """Return each track's class as a number, [N] int32, -1 where unknown, or None."""
+        if not self.classes:
+            return None
+        numbers = {name: i for i, name in enumerate(self.classes)}
+        return np.array([numbers.get(value, -1) for value in conditions], np.int32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-like values."""
+        return {
+            "config": self.config,
+            "arrays": {name: spec.__dict__ for name, spec in self.arrays.items()},
+            "statistics": {name: part.to_dict() for name, part in self.statistics.items()},
+            "classes": list(self.classes),
+            "lyrics": self.lyrics,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Description":
+        """Rebuild from `to_dict`."""
+        statistics = values["statistics"].items()
+        return cls(
+            values["config"],
+            arrays_from_dict(values["arrays"]),
+            {name: Statistics.from_dict(part) for name, part in statistics},
+            tuple(values["classes"]),
+            values["lyrics"],
+        )

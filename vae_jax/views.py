@@ -1,0 +1,187 @@
+"""From stored arrays to what a model sees: standardised vectors, segments, modalities.
+
+A view is pure and runs inside the jitted programs. `sample` is for training: of a track stored
+as frames it takes one segment at random. `whole` is for export: it takes all segments.
+
+Letters: n tracks, T frames, F bands, S segments.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.errors import UserError
+from vae_jax.models.vae import Inputs
+from vae_jax.records import ArraySpec, Statistics
+
+Tracks = dict[str, jax.Array]  # stored arrays by name, [n, ...]; frames are padded to one length
+
+
+@dataclass(frozen=True)
+class ArrayView:
+    """How one stored array is seen.
+
+    Attributes
+    ----------
+    mean, scale
+        Subtracted, and multiplied with, per column; float32.
+    segment_frames
+        T, the length of the segments that are cut from stored frames; None for vectors.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    segment_frames: int | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what a model sees of one track: (D,) or (T, F)."""
+        size = len(self.mean)
+        return (size,) if self.segment_frames is None else (self.segment_frames, size)
+
+    def standardise(self, x: jax.Array) -> jax.Array:
+        """Scale [..., D] to mean 0 and standard deviation 1 where it was measured."""
+        return (x.astype(jnp.float32) - self.mean) * self.scale
+
+    def sample(self, x: jax.Array, num_frames: Any, key: jax.Array) -> jax.Array:
+        """Return vectors as they are, or one random segment of each track's frames.
+
+        A track that is shorter than a segment is repeated to fill it.
+        """
+        if self.segment_frames is None:
+            return self.standardise(x)
+        last = jnp.maximum(num_frames - self.segment_frames, 0)
+        start = jax.random.randint(key, num_frames.shape, 0, last + 1)
+        return self.standardise(_cut(x, num_frames, start, self.segment_frames))
+
+    def whole(self, x: jax.Array, num_frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return all segments, side by side, [n, S, T, F], and which there are, [n, S]."""
+        size, most = self.segment_frames or 1, x.shape[1]
+        count = jnp.maximum(num_frames // size, 1)
+        starts = jnp.arange(max(most // size, 1)) * size
+        at = jnp.broadcast_to(starts[:, None], (len(starts), len(x)))
+        segments = jax.vmap(lambda start: _cut(x, num_frames, start, size), out_axes=1)(at)
+        mask = (jnp.arange(len(starts)) < count[:, None]).astype(jnp.float32)
+        return self.standardise(segments), mask
+
+
+@dataclass(frozen=True)
+class View:
+    """How a model sees tracks: one array, several fused into one vector, or a dict of modalities.
+
+    Attributes
+    ----------
+    arrays
+        The arrays by name.
+    is_fused
+        Concatenate the arrays, each divided by the root of its size and weighted (early fusion).
+    weights
+        How much each array counts, by name.
+    num_classes
+        C, the classes of the condition; 0 without one.
+    """
+
+    arrays: Mapping[str, ArrayView]
+    is_fused: bool
+    weights: Mapping[str, float]
+    num_classes: int = 0
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+        """The shape of one example, or of each modality."""
+        shapes = {name: view.shape for name, view in self.arrays.items()}
+        if self.is_fused:
+            return (sum(size for (size,) in shapes.values()),)
+        return shapes["features"] if list(shapes) == ["features"] else shapes
+
+    def sample(self, tracks: Tracks, key: jax.Array) -> Inputs:
+        """Return what a model is trained on: of frames, one random segment per track."""
+        num_frames = tracks.get("num_frames")
+        x = {name: view.sample(tracks[name], num_frames, key) for name, view in self.arrays.items()}
+        return self._inputs(tracks, x, {})
+
+    def whole(self, tracks: Tracks) -> Inputs:
+        """Return all that there is of each track: of frames, all segments."""
+        x, masks = {}, {}
+        for name, view in self.arrays.items():
+            if view.segment_frames is None:
+                x[name] = view.standardise(tracks[name])
+            else:
+                x[name], masks["segments"] = view.whole(tracks[name], tracks["num_frames"])
+        return self._inputs(tracks, x, masks)
+
+    def _inputs(self, tracks: Tracks, x: dict[str, jax.Array], masks: dict[str, Any]) -> Inputs:
+        condition = None
+        if self.num_classes:
+            condition = jax.nn.one_hot(tracks["condition"], self.num_classes)
+        if list(x) == ["features"]:
+            return Inputs(x["features"], masks.get("segments"), condition)
+        present = {name: tracks[f"has_{name}"].astype(jnp.float32) for name in x}
+        if self.is_fused:
+            return Inputs(fuse(x, present, self.weights), None, condition)
+        return Inputs(x, present | masks, condition)
+
+
+def fuse(
+    x: Mapping[str, Any], present: Mapping[str, Any], weights: Mapping[str, float]
+) -> jax.Array:
+    """Concatenate standardised vectors [n, D_i] so that weights, not sizes, say what counts.
+
+    Each is divided by the root of its size, and multiplied with that of the first, which so keeps
+    its scale. Where a track lacks one, it is at the mean, 0.
+    """
+    size = next(iter(x.values())).shape[-1]
+    blocks = [
+        weights[name] * np.sqrt(size / part.shape[-1]) * part * present[name][:, None]
+        for name, part in x.items()
+    ]
+    return jnp.concatenate(blocks, axis=-1)
+
+
+def build(
+    config: Mapping[str, Any],
+    arrays: Mapping[str, ArraySpec],
+    statistics: Mapping[str, Statistics],
+    num_classes: int,
+) -> View:
+    """Return the view of stored arrays that `config.model` needs.
+
+    Raises
+    ------
+    UserError
+        If the model cannot see such features.
+    """
+    model, feature = config["model"], config["feature"]
+    frames = {name for name, spec in arrays.items() if spec.shape and spec.shape[0] is None}
+    stored = {name: spec for name, spec in arrays.items() if spec.shape}
+    wants_vectors, wants_frames = model["name"] == "mlp", model["name"] == "conv2d"
+    if (wants_vectors and frames) or (wants_frames and not frames):
+        needed = "vectors (mfcc, lyrics_tfidf)" if wants_vectors else "frames (logmelspec)"
+        raise UserError(
+            f"config.model.name={model['name']} needs features that are {needed}, but "
+            f"config.feature.name is {feature['name']}: change one of them."
+        )
+    views = {
+        name: ArrayView(
+            statistics[name].mean.astype(np.float32),
+            (1 / statistics[name].std).astype(np.float32),
+            model["segment_frames"] if name in frames else None,
+        )
+        for name in stored
+    }
+    weights = {name: feature["lyrics_weight"] if name == "lyrics" else 1.0 for name in stored}
+    is_fused = len(stored) > 1 and model["name"] == "mlp"
+    return View(views, is_fused, weights, num_classes)
+
+
+def _cut(x: jax.Array, num_frames: jax.Array, start: jax.Array, size: int) -> jax.Array:
+    """Cut [n, size, F] from frames [n, T, F] at `start` [n], repeating what is too short."""
+
+    def one(frames: jax.Array, count: jax.Array, first: jax.Array) -> jax.Array:
+        return frames[(first + jnp.arange(size)) % jnp.maximum(count, 1)]
+
+    return jax.vmap(one)(x, num_frames, start)
