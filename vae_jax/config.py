@@ -64,6 +64,7 @@ def get_config() -> ConfigDict:
     model.modality_dropout = 0.5  # multimodal: how often a modality is hidden in training
     model.condition = ""  # manifest column that the model is told (which makes it supervised)
     model.deterministic = False  # a plain autoencoder: no noise, no KL term
+    model.input_noise = 0.2  # mlp, conv2d: added to the standardised input in training
     model.beta = 1.0  # weight of the KL term
     model.beta_warmup_steps = 500  # steps over which beta rises from 0
     model.free_bits = 0.0  # nats per latent dimension that the KL term leaves free
@@ -229,6 +230,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.segment_frames": ((lambda value: 1 <= value <= 65536), "from 1 to 65536"),
     "model.dtype": _one_of(("float32", "bfloat16")),
     "model.modality_dropout": ((lambda value: 0 <= value < 1), "from 0 to below 1"),
+    "model.input_noise": _NOT_NEGATIVE,
     "model.beta": _NOT_NEGATIVE,
     "model.beta_warmup_steps": _NOT_NEGATIVE,
     "model.free_bits": _NOT_NEGATIVE,

@@ -196,7 +196,6 @@ def prepare(
     embedding = (
         lyrics.LyricsEmbedding.from_dict(fitted) if fitted else lyrics.fit(texts, **settings)
     )
-    (directory / records.INDEX).unlink(missing_ok=True)  # no record was made with this embedding
     embedding.save(path)
     sha256 = files.sha256(path)
     files.write_json(marker, {"made_from": made_from, "sha256": sha256})

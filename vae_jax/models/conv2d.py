@@ -91,6 +91,7 @@ def build(config: Mapping[str, Any], input_shape: tuple[int, ...]) -> Vae:
         decoder=Decoder(channels[::-1], kernel, (input_shape[0], input_shape[1]), dtype),
         learned_scale=model["learned_scale"],
         deterministic=model["deterministic"],
+        input_noise=model["input_noise"],
     )
 
 

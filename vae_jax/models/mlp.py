@@ -34,4 +34,5 @@ def build(config: Mapping[str, Any], input_shape: tuple[int, ...]) -> Vae:
         decoder=Mlp((*reversed(hidden), *input_shape)),
         learned_scale=model["learned_scale"],
         deterministic=model["deterministic"],
+        input_noise=model["input_noise"],
     )

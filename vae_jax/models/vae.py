@@ -146,12 +146,16 @@ class Vae(nn.Module):
         Learn the likelihood's standard deviation (Rybkin et al. 2021), else keep it at 1.
     deterministic
         Be a plain autoencoder: decode the posterior mean, without a KL term.
+    input_noise
+        Standard deviation of the noise added to what the encoder sees in training, in units of
+        the standardised input (the denoising criterion of Im et al. 2017).
     """
 
     encoder: nn.Module
     decoder: nn.Module
     learned_scale: bool
     deterministic: bool
+    input_noise: float
 
     def setup(self) -> None:  # noqa: D102 (Linen's own)
         if self.learned_scale:
@@ -172,8 +176,10 @@ class Vae(nn.Module):
 
     def __call__(self, inputs: Inputs, key: jax.Array) -> Elbo:
         """Return the ELBO's terms of a batch, from one sample of the posterior."""
-        posterior = self.encode(inputs)
-        z = posterior.mean if self.deterministic else posterior.sample(key)
+        noise_key, sample_key = jax.random.split(key)
+        noise = self.input_noise * jax.random.normal(noise_key, inputs.x.shape)
+        posterior = self.encode(inputs.replace(x=inputs.x + noise))
+        z = posterior.mean if self.deterministic else posterior.sample(sample_key)
         likelihood = self.decode(z, inputs.condition)
         return Elbo(
             reconstruction=likelihood.negative_log_prob(inputs.x),
