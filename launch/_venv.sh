@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by the launch scripts: makes .venv if it is missing and installs the package into it.
 # usage: . launch/_venv.sh EXTRAS       (EXTRAS such as "" or "[test]")
 

@@ -289,7 +289,7 @@ def test_a_preempted_task_of_an_array_goes_back_to_the_queue(folder, slurm):
 
 
 @pytest.mark.slow
-def test_the_main_job_itself_is_swept_and_a_second_sweep_is_up_to_date(tmp_path):
+def test_the_main_job_itself_is_swept(tmp_path):
     write_collection(tmp_path / "music", 12)
     command = [*SWEEP[:2], f"--config={ROOT / 'configs' / 'mlp.py'}", "--outdir=sweep"]
     command += ["--grid=model.latent_dim=2,3", "--jobs=2", "--"]
@@ -302,7 +302,4 @@ def test_the_main_job_itself_is_swept_and_a_second_sweep_is_up_to_date(tmp_path)
     rows = files.read_csv(tmp_path / "sweep" / "sweep.csv")
     assert {row["run"] for row in rows} == {"model.latent_dim=2", "model.latent_dim=3"}
     assert all(float(row["validation_loss"]) for row in rows)
-    before = [path.read_bytes() for path in tmp_path.glob("sweep/*/latents.npz")]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
-    assert [path.read_bytes() for path in tmp_path.glob("sweep/*/latents.npz")] == before
-    assert "train: up to date" in (tmp_path / "sweep/model.latent_dim=2/sweep.log").read_text()
+    assert len(files.read_csv(tmp_path / "sweep" / "comparison.csv")) == 6  # vae, pca, raw

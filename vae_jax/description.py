@@ -42,9 +42,12 @@ class Description:
     ) -> "Description":
         """Describe a model for records; `conditions` has each track's class, "" if unknown."""
         classes = tuple(sorted(set(conditions) - {""}))
-        return cls(config, records.arrays, records.statistics, classes, records.lyrics)
+        statistics = dict(records.statistics)
+        if config["model"]["name"] == "track":
+            statistics["description"] = views.measure_descriptions(config, records)
+        return cls(config, records.arrays, statistics, classes, records.lyrics)
 
-    def build(self) -> tuple[nn.Module, views.View]:
+    def build(self) -> tuple[nn.Module, views.View | views.TrackView]:
         """Return the model, and the view through which it sees stored arrays."""
         view = views.build(self.config, self.arrays, self.statistics, len(self.classes))
         return models.build(self.config, view.input_shape), view

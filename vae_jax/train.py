@@ -33,10 +33,10 @@ from vae_jax.errors import Preempted, UserError
 from vae_jax.history import History, stalled
 from vae_jax.input_pipeline import Source
 from vae_jax.models.vae import Elbo, loss, weighted_mean
-from vae_jax.views import Tracks, View
+from vae_jax.views import Tracks, TrackView, View
 
 OBJECTIVE_KEYS = ("beta", "beta_warmup_steps", "free_bits")
-METRICS = ("loss", "reconstruction", "kl", "squared_error", "grad_norm")
+METRICS = ("loss", "reconstruction", "kl", "squared_error", "other", "grad_norm")
 ACTIVE_VARIANCE = 0.01  # of a latent's posterior mean over the data (Burda et al. 2016)
 
 Metrics = dict[str, jax.Array]
@@ -133,7 +133,7 @@ def prepare(source: Source, description: Description) -> Program:
     keys = jax.random.split(jax.random.key(config["seed"]), 3)
     init_key, train_key, eval_key = jax.device_put(tuple(keys), whole)
     state = jax.jit(partial(init_state, objective, optimizer), out_shardings=whole)(
-        init_key, source.load(training[:1])
+        init_key, source.load(training[:1]) | {"position": training[:1]}
     )
     step_fn = jax.jit(
         partial(run_steps, objective, optimizer), donate_argnames="state", out_shardings=whole
@@ -168,7 +168,7 @@ class Objective:
     """What training minimises: the model's beta-weighted negative ELBO."""
 
     model: nn.Module
-    view: View
+    view: View | TrackView
     beta: float
     beta_warmup_steps: int
     free_bits: float
@@ -189,6 +189,7 @@ class Objective:
             "reconstruction": weighted_mean(terms.reconstruction, weight),
             "kl": weighted_mean(terms.kl.sum(axis=-1), weight),
             "squared_error": weighted_mean(terms.squared_error, weight),
+            "other": weighted_mean(terms.other, weight),
         }
 
 

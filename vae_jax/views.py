@@ -16,7 +16,7 @@ import numpy as np
 
 from vae_jax.errors import UserError
 from vae_jax.models.vae import Inputs
-from vae_jax.records import ArraySpec, Statistics
+from vae_jax.records import ArraySpec, Records, Statistics
 
 Tracks = dict[str, jax.Array]  # stored arrays by name, [n, ...]; frames are padded to one length
 
@@ -126,6 +126,84 @@ class View:
         return Inputs(x, present | masks, condition)
 
 
+@dataclass(frozen=True)
+class TrackView:
+    """How the track VAE sees tracks: as sets of segments and of their descriptions.
+
+    Attributes
+    ----------
+    frames
+        How the stored frames are seen.
+    mean, scale
+        Of the descriptions, [D], for standardising them.
+    num_segments
+        S, segments of each track in training; all there are at export.
+    noise
+        Standard deviation of a random offset of a track's descriptions in training, the same for
+        all its segments: recordings differ so, in level and equalisation, without being other
+        music.
+    """
+
+    frames: ArrayView
+    mean: np.ndarray
+    scale: np.ndarray
+    num_segments: int
+    noise: float
+
+    @property
+    def input_shape(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of one segment and of its description."""
+        return {"segments": self.frames.shape, "description": (len(self.mean),)}
+
+    def sample(self, tracks: Tracks, key: jax.Array) -> Inputs:
+        """Return a random choice of each track's segments, cut on a grid of random phase."""
+        num_frames, size = tracks["num_frames"], self.frames.shape[0]
+        phase_key, order_key, noise_key = jax.random.split(key, 3)
+        spare = jnp.maximum(num_frames - size, 0)
+        phase = jax.random.randint(phase_key, num_frames.shape, 0, jnp.minimum(spare, size - 1) + 1)
+        count = jnp.maximum((num_frames - phase) // size, 1)
+        most = max(tracks["features"].shape[1] // size, 1)
+        order = jax.random.uniform(order_key, (len(num_frames), most))
+        order = jnp.where(jnp.arange(most) < count[:, None], order, 2.0)
+        chosen = jnp.argsort(order, axis=1)[:, : self.num_segments]
+        mask = jnp.arange(chosen.shape[1]) < count[:, None]
+        inputs = self._inputs(tracks, phase[:, None] + chosen * size, mask)
+        halves = jax.random.normal(noise_key, (len(num_frames), 2, len(self.mean)))
+        offset = self.noise * halves[:, jnp.arange(chosen.shape[1]) % 2]
+        inputs.x["description"] += offset
+        return inputs
+
+    def whole(self, tracks: Tracks) -> Inputs:
+        """Return all segments of each track, side by side."""
+        size = self.frames.shape[0]
+        most = max(tracks["features"].shape[1] // size, 1)
+        starts = jnp.broadcast_to(jnp.arange(most) * size, (len(tracks["num_frames"]), most))
+        mask = jnp.arange(most) < jnp.maximum(tracks["num_frames"] // size, 1)[:, None]
+        return self._inputs(tracks, starts, mask)
+
+    def _inputs(self, tracks: Tracks, starts: jax.Array, mask: jax.Array) -> Inputs:
+        size = self.frames.shape[0]
+        segments = jax.vmap(
+            lambda start: _cut(tracks["features"], tracks["num_frames"], start, size),
+            in_axes=1,
+            out_axes=1,
+        )(starts)
+        segments = self.frames.standardise(segments)
+        described = (describe(segments) - self.mean) * self.scale
+        x = {"segments": segments, "description": described}
+        return Inputs(x, mask.astype(jnp.float32), position=tracks.get("position"))
+
+
+def describe(segments: jax.Array) -> jax.Array:
+    """Describe segments by their texture, [..., T, F] -> [..., 3 F].
+
+    Per band: the mean, the standard deviation, and the mean absolute difference of neighbouring
+    frames.
+    """
+    change = jnp.abs(jnp.diff(segments, axis=-2)).mean(axis=-2)
+    return jnp.concatenate([segments.mean(axis=-2), segments.std(axis=-2), change], axis=-1)
+
+
 def fuse(
     x: Mapping[str, Any], present: Mapping[str, Any], weights: Mapping[str, float]
 ) -> jax.Array:
@@ -147,7 +225,7 @@ def build(
     arrays: Mapping[str, ArraySpec],
     statistics: Mapping[str, Statistics],
     num_classes: int,
-) -> View:
+) -> View | TrackView:
     """Return the view of stored arrays that `config.model` needs.
 
     Raises
@@ -158,7 +236,7 @@ def build(
     model, feature = config["model"], config["feature"]
     frames = {name for name, spec in arrays.items() if spec.shape and spec.shape[0] is None}
     stored = {name: spec for name, spec in arrays.items() if spec.shape}
-    wants_vectors, wants_frames = model["name"] == "mlp", model["name"] == "conv2d"
+    wants_vectors, wants_frames = model["name"] == "mlp", model["name"] in ("conv2d", "track")
     if (wants_vectors and frames) or (wants_frames and not frames):
         needed = "vectors (mfcc, lyrics_tfidf)" if wants_vectors else "frames (logmelspec)"
         raise UserError(
@@ -167,15 +245,40 @@ def build(
         )
     views = {
         name: ArrayView(
-            statistics[name].mean.astype(np.float32),
-            (1 / statistics[name].std).astype(np.float32),
-            model["segment_frames"] if name in frames else None,
+            *_scaling(statistics[name]),
+            segment_frames=model["segment_frames"] if name in frames else None,
         )
         for name in stored
     }
+    if model["name"] == "track":
+        return TrackView(
+            views["features"],
+            *_scaling(statistics["description"]),
+            num_segments=model["num_segments"],
+            noise=model["input_noise"],
+        )
     weights = {name: feature["lyrics_weight"] if name == "lyrics" else 1.0 for name in stored}
     is_fused = len(stored) > 1 and model["name"] == "mlp"
     return View(views, is_fused, weights, num_classes)
+
+
+def measure_descriptions(
+    config: Mapping[str, Any], records: Records, max_tracks: int = 1000
+) -> Statistics:
+    """Measure the descriptions of segments, of as many tracks, evenly spaced."""
+    size = config["model"]["segment_frames"]
+    mean, scale = _scaling(records.statistics["features"])
+    parts = []
+    for position in np.linspace(0, len(records) - 1, min(len(records), max_tracks)).astype(int):
+        frames = records.read(int(position))["features"]
+        frames = np.resize(frames, (max(len(frames) // size, 1) * size, frames.shape[1]))
+        segments = (frames.reshape(-1, size, frames.shape[1]).astype(np.float32) - mean) * scale
+        parts.append(np.asarray(describe(segments)))
+    return Statistics.of(np.concatenate(parts))
+
+
+def _scaling(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:
+    return statistics.mean.astype(np.float32), (1 / statistics.std).astype(np.float32)
 
 
 def _cut(x: jax.Array, num_frames: jax.Array, start: jax.Array, size: int) -> jax.Array:

@@ -64,7 +64,13 @@ class MultimodalVae(nn.Module):
             squared_error += present * likelihood.squared_error(x)
             count += present
         squared_error /= jnp.maximum(count, 1.0)
-        return Elbo(reconstruction, posterior.kl(), squared_error, posterior.mean)
+        return Elbo(
+            reconstruction=reconstruction,
+            kl=posterior.kl(),
+            squared_error=squared_error,
+            latent=posterior.mean,
+            other=jnp.zeros_like(squared_error),
+        )
 
     def _hide(self, mask: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
         """Hide modalities at random, but never all that a track has."""

@@ -28,11 +28,14 @@ class Inputs(struct.PyTreeNode):
         modality, [B] by name. None where all is there.
     condition
         One-hot classes, [B, C], zero where unknown; None for models without a condition.
+    position
+        Which track each example is, [B]; a batch may hold a track more than once.
     """
 
     x: Any
     mask: Any = None
     condition: jax.Array | None = None
+    position: Any = None
 
 
 class Posterior(struct.PyTreeNode):
@@ -87,12 +90,15 @@ class Elbo(struct.PyTreeNode):
         Mean squared error of the reconstruction, in units of the standardised input, [B].
     latent
         The posterior mean, [B, L].
+    other
+        What else training minimises, [B]: the KL of further latents, a contrastive term.
     """
 
     reconstruction: jax.Array
     kl: jax.Array
     squared_error: jax.Array
     latent: jax.Array
+    other: jax.Array
 
 
 def product_of_experts(experts: Sequence[Posterior], present: Sequence[jax.Array]) -> Posterior:
@@ -125,7 +131,8 @@ def loss(terms: Elbo, weight: jax.Array, beta: jax.Array | float, free_bits: flo
     """
     reconstruction = weighted_mean(terms.reconstruction, weight)
     kl = weighted_mean(terms.kl, weight)
-    return reconstruction + beta * jnp.maximum(kl, free_bits).sum()
+    other = weighted_mean(terms.other, weight)
+    return reconstruction + other + beta * jnp.maximum(kl, free_bits).sum()
 
 
 def weighted_mean(values: jax.Array, weight: jax.Array) -> jax.Array:
@@ -186,6 +193,7 @@ class Vae(nn.Module):
             kl=jnp.zeros_like(z) if self.deterministic else posterior.kl(),
             squared_error=likelihood.squared_error(inputs.x),
             latent=posterior.mean,
+            other=jnp.zeros(len(z)),
         )
 
     def _pool(self, inputs: Inputs) -> Posterior:
