@@ -5,7 +5,7 @@ resolved config once; the stages may then rely on it.
 """
 
 import json
-import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +16,7 @@ from vae_jax.errors import UserError
 
 FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid")
 AUDIO_FEATURES = ("mfcc", "logmelspec")  # that the hybrid can join to lyrics
-MODELS = ("mlp", "conv2d", "multimodal")
+MODELS = ("mlp", "conv2d", "multimodal", "track")
 CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
 PROJECTIONS = ("umap", "tsne", "pca")
 BASELINES = ("pca", "raw", "ae")
@@ -59,6 +59,10 @@ def get_config() -> ConfigDict:
     model.hidden_dims = (256, 128)  # mlp: of the encoder; the decoder mirrors them
     model.channels = (32, 64, 128, 256)  # conv2d: of the encoder; each level halves time and mel
     model.kernel_size = 2  # conv2d: 2 = dense on 2 x 2 patches, 3 = convolutions of stride 2
+    model.encoder = "mlp"  # track: sees descriptions of segments; "conv2d": the segments
+    model.segment_dim = 8  # track: size of each segment's own latent
+    model.num_segments = 16  # track: segments of each track in a training step
+    model.contrast = 1.0  # track: weight of the contrastive term
     model.segment_frames = 128  # frames of the segments that are cut from tracks
     model.dtype = "float32"  # of conv2d's activations; "bfloat16" is faster on accelerators
     model.modality_dropout = 0.5  # multimodal: how often a modality is hidden in training
@@ -80,7 +84,7 @@ def get_config() -> ConfigDict:
     train.validation_fraction = 0.1  # of the tracks
     train.log_every = 50  # steps; also the steps per dispatch
     train.eval_every = 250  # steps
-    train.checkpoint_every = 500  # steps
+    train.checkpoint_every = 250  # steps; the best of these on validation is embedded
     train.resident_gib = 2.0  # features up to this size stay on the device; larger ones stream
     train.patience = 0  # evaluations without improvement before stopping; 0 = never stop early
 
@@ -108,7 +112,8 @@ def get_config() -> ConfigDict:
 
 
 def validate(config: ConfigDict) -> None:
-    """Raise a `UserError` that names the first key whose value is out of range."""
+    """Raise a `UserError` that names the first key that is unknown, missing or out of range."""
+    _check_types(config, get_config(), "config")
     for key, (check, requirement) in _RULES.items():
         value = _lookup(config, key)
         if value is not None and not check(value):
@@ -173,6 +178,32 @@ def _update(config: ConfigDict, values: Mapping[str, Any], where: str) -> None:
             config[key] = tuple(value) if isinstance(value, list) else value
 
 
+def _check_types(config: ConfigDict, defaults: ConfigDict, where: str) -> None:
+    for key in config:
+        if key not in defaults:
+            raise UserError(
+                f"{where}.{key} is not a config key: {where} has {', '.join(defaults)}."
+            )
+    for key, default in defaults.items():
+        if key not in config:
+            raise UserError(f"{where}.{key} is missing: start from vae_jax.config.get_config().")
+        value, expected = config[key], defaults.get_type(key)
+        if isinstance(default, ConfigDict) and isinstance(value, ConfigDict):
+            _check_types(value, default, f"{where}.{key}")
+        elif not _is_like(value, default, expected):
+            raise UserError(f"{where}.{key} is {value!r}, but must be a {expected.__name__}.")
+
+
+def _is_like(value: Any, default: Any, expected: type) -> bool:
+    if value is None:
+        return default is None
+    if expected is float:
+        return type(value) in (int, float)
+    if expected is tuple:
+        return isinstance(value, tuple) and all(type(v) is type(default[0]) for v in value)
+    return type(value) is expected and not (expected is str and "\0" in value)
+
+
 def _lookup(config: ConfigDict, key: str) -> Any:
     for part in key.split("."):
         config = config[part]
@@ -187,15 +218,28 @@ def _all_of(names: tuple[str, ...]) -> tuple[Callable[[Any], bool], str]:
     return (lambda values: set(values) <= set(names)), "a subset of " + ", ".join(names)
 
 
-def _at_least(low: float) -> tuple[Callable[[Any], bool], str]:
-    return (lambda value: math.isfinite(value) and value >= low), f"{low} or more"
+def _at_least(low: int, at_most: int = 2**31 - 1) -> tuple[Callable[[Any], bool], str]:
+    return (lambda value: low <= value <= at_most), f"{low} or more, at most {at_most}"
 
 
-_POSITIVE = (lambda value: math.isfinite(value) and value > 0), "a number above 0"
+def _sizes(at_least: int) -> tuple[Callable[[Any], bool], str]:
+    return (
+        lambda values: at_least <= len(values) <= 64 and all(0 < v <= MAX_SIZE for v in values),
+        f"{at_least} to 64 positive whole numbers up to {MAX_SIZE}",
+    )
+
+
+MAX_SIZE = 2**16  # of one axis of a model; what is beyond is a slip, and would fill any memory
+_POSITIVE = (lambda value: 0 < value <= 1e9), "a number above 0, at most 1e9"
 _COUNT = _at_least(1)
+_SIZE = _at_least(1, MAX_SIZE)
 _NOT_NEGATIVE = _at_least(0)
 
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (
+        (lambda value: re.fullmatch(r"\w[\w.-]{0,99}", value)),
+        "up to 100 letters, digits, _, - and ., since it names folders",
+    ),
     "seed": ((lambda value: 0 <= value < 2**32), "from 0 to 2**32 - 1"),
     "baselines": _all_of(BASELINES),
     "feature.name": _one_of(FEATURES),
@@ -205,27 +249,21 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "feature.min_duration": _NOT_NEGATIVE,
     "feature.n_fft": ((lambda value: 16 <= value <= 65536), "from 16 to 65536 samples"),
     "feature.win_length": _COUNT,
-    "feature.hop_length": _COUNT,
+    "feature.hop_length": _at_least(1, 65536),
     "feature.n_mels": ((lambda value: 1 <= value <= 1024), "from 1 to 1024"),
-    "feature.fmin": _NOT_NEGATIVE,
+    "feature.fmin": ((lambda value: value >= 0), "0 or more"),
     "feature.fmax": _POSITIVE,
-    "feature.n_mfcc": _COUNT,
+    "feature.n_mfcc": _at_least(1, 1024),
     "feature.audio_feature": _one_of(AUDIO_FEATURES),
     "feature.lyrics_embed_dim": _NOT_NEGATIVE,
     "feature.lyrics_max_features": _COUNT,
     "feature.lyrics_weight": _NOT_NEGATIVE,
     "feature.shard_size": _COUNT,
-    "feature.num_workers": _NOT_NEGATIVE,
+    "feature.num_workers": _at_least(0, 1024),
     "model.name": _one_of(MODELS),
-    "model.latent_dim": _COUNT,
-    "model.hidden_dims": (
-        (lambda values: all(isinstance(value, int) and value > 0 for value in values)),
-        "positive whole numbers",
-    ),
-    "model.channels": (
-        (lambda values: len(values) > 0 and all(isinstance(v, int) and v > 0 for v in values)),
-        "one or more positive whole numbers",
-    ),
+    "model.latent_dim": _SIZE,
+    "model.hidden_dims": _sizes(0),
+    "model.channels": _sizes(1),
     "model.kernel_size": ((lambda value: value in (2, 3)), "2 or 3"),
     "model.segment_frames": ((lambda value: 1 <= value <= 65536), "from 1 to 65536"),
     "model.dtype": _one_of(("float32", "bfloat16")),
@@ -235,18 +273,18 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.beta_warmup_steps": _NOT_NEGATIVE,
     "model.free_bits": _NOT_NEGATIVE,
     "train.num_steps": _COUNT,
-    "train.batch_size": _COUNT,
+    "train.batch_size": _at_least(1, 2**20),
     "train.learning_rate": _POSITIVE,
     "train.warmup_steps": _NOT_NEGATIVE,
     "train.weight_decay": _NOT_NEGATIVE,
     "train.clip_norm": _POSITIVE,
     "train.validation_fraction": ((lambda value: 0 <= value <= 0.5), "from 0 to 0.5"),
-    "train.log_every": _COUNT,
+    "train.log_every": _at_least(1, 10000),
     "train.eval_every": _COUNT,
     "train.checkpoint_every": _COUNT,
     "train.resident_gib": _NOT_NEGATIVE,
     "train.patience": _NOT_NEGATIVE,
-    "embed.batch_size": _COUNT,
+    "embed.batch_size": _at_least(1, 2**20),
     "cluster.method": _one_of(CLUSTERERS),
     "cluster.num_clusters": _at_least(2),
     "cluster.num_seeds": _COUNT,
