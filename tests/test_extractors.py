@@ -9,7 +9,7 @@ from tests.conftest import write_collection
 from vae_jax import files, manifest, records
 from vae_jax.config import get_config
 from vae_jax.errors import UserError
-from vae_jax.features import extract, extractors, lyrics
+from vae_jax.features import extract, extractors, lyrics, pool, shards
 
 SONGS = (
     "hold me in the night\nthe fire burns",
@@ -57,9 +57,9 @@ def in_process(monkeypatch):
 
     def write(jobs, processes, num_tracks):
         for job in jobs:
-            extract.write_shard(job)
+            shards.write_shard(job)
 
-    monkeypatch.setattr(extract, "_run_pool", write)
+    monkeypatch.setattr(pool, "run", write)
 
 
 @pytest.fixture

@@ -106,3 +106,31 @@ def test_a_constant_feature_has_a_standard_deviation_of_one():
 def test_a_spectrogram_is_measured_over_its_frames():
     array = np.random.default_rng(0).normal(0, 1, (7, 4))
     assert Statistics.of(array).count == 7
+
+
+@pytest.mark.parametrize("num_frames", [0, 1, 5])
+def test_the_parser_equals_tfds_own(num_frames):
+    arrays = {
+        "frames": ArraySpec((None, 3), "float16"),
+        "vector": ArraySpec((4,), "float32"),
+        "flag": ArraySpec((), "uint8"),
+    }
+    rng = np.random.default_rng(num_frames)
+    example = {
+        "id": "ü",
+        "label": "rock",
+        "language": "日本語",
+        "genre": "",
+        "duration": 2.25,
+        "frames": rng.normal(0, 1, (num_frames, 3)).astype(np.float16),
+        "vector": rng.normal(0, 1, 4).astype(np.float32),
+        "flag": np.uint8(1),
+    }
+    data = records.serializer(arrays)(example)
+    ours = records.parser(arrays)(data)
+    theirs = records.tfds_features(arrays).deserialize_example_np(data)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value)
+        assert np.asarray(ours[name]).dtype == np.asarray(value).dtype or name == "duration"
+        assert np.shape(ours[name]) == np.shape(value)

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from vae_jax import files
+from vae_jax import files, urls
 from vae_jax.errors import UserError
+from vae_jax.urls import Location
 
 MAX_FIELD = 64 * 2**20  # characters; the csv module's own limit would refuse long lyrics
 MAX_ID = 1000  # characters; every array of ids takes the longest id's memory for each
@@ -29,7 +30,8 @@ class Track:
     id
         Unique name of the track.
     audio_path
-        Where the audio should be (it may be missing), or None where the cell is empty.
+        Where the audio should be (it may be missing), a path or, as text, a URL; None where the
+        cell is empty.
     lyrics
         The lyrics, or an empty string.
     columns
@@ -38,7 +40,7 @@ class Track:
     """
 
     id: str
-    audio_path: Path | None = None
+    audio_path: Location | None = None
     lyrics: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
 
@@ -47,7 +49,7 @@ class Track:
 class Manifest:
     """The tracks of one `metadata.csv`, in file order."""
 
-    path: Path
+    path: Location
     columns: tuple[str, ...]
     tracks: tuple[Track, ...]
 
@@ -63,7 +65,7 @@ def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
     Parameters
     ----------
     path
-        A UTF-8 CSV file, with or without a byte order mark, with any line ends.
+        A UTF-8 CSV file, with or without a byte order mark, with any line ends; or its URL.
     requires
         Columns that must exist beside `id`.
 
@@ -74,9 +76,9 @@ def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
         twice, too long or holds control characters, or is not well-formed CSV; the message names
         the row by its line in the file.
     """
-    path = Path(path)
+    path = urls.location(path)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with urls.local(path) as local, open(local, encoding="utf-8-sig", newline="") as file:
             rows = _rows(path, _lines(path, file))
             columns = _header(path, next(rows, None), requires)
             tracks = tuple(_tracks(path, columns, rows))
@@ -94,7 +96,7 @@ def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
     return Manifest(path, columns, tracks)
 
 
-def _lines(path: Path, file: TextIO) -> Iterator[str]:
+def _lines(path: Location, file: TextIO) -> Iterator[str]:
     """Yield lines, but never one that would fill the memory."""
     number = 0
     while line := file.readline(MAX_FIELD):
@@ -107,7 +109,7 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
         yield line
 
 
-def _rows(path: Path, file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Location, file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number of the row's end, cells) for every row that is not blank."""
     csv.field_size_limit(MAX_FIELD)
     reader = csv.reader(file, strict=True)
@@ -126,7 +128,7 @@ def _rows(path: Path, file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _header(
-    path: Path, row: tuple[int, list[str]] | None, requires: Sequence[str]
+    path: Location, row: tuple[int, list[str]] | None, requires: Sequence[str]
 ) -> tuple[str, ...]:
     if row is None:
         raise UserError(f"{path} is empty: its first row must name the columns, id among them.")
@@ -144,10 +146,10 @@ def _header(
 
 
 def _tracks(
-    path: Path, columns: tuple[str, ...], rows: Iterator[tuple[int, list[str]]]
+    path: Location, columns: tuple[str, ...], rows: Iterator[tuple[int, list[str]]]
 ) -> Iterator[Track]:
     seen: dict[str, int] = {}
-    folder = path.parent
+    folder = urls.parent(path)
     for line, cells in rows:
         if len(cells) != len(columns):
             raise UserError(
@@ -184,11 +186,11 @@ def _quoted(name: str) -> str:
     return repr(name[:50])
 
 
-def _resolve(folder: Path, audio_path: str) -> Path | None:
-    """Resolve a path: absolute, or relative to the manifest, or else to the current directory."""
+def _resolve(folder: Location, audio_path: str) -> Location | None:
+    """Resolve a location: a URL or absolute, or relative to the manifest, or else to here."""
     if not audio_path:
         return None
-    beside = folder / audio_path  # an absolute audio_path replaces the folder
-    if not beside.exists() and Path(audio_path).exists():
+    beside = urls.join(folder, audio_path)
+    if isinstance(beside, Path) and not beside.exists() and Path(audio_path).exists():
         return Path(audio_path)
     return beside

@@ -100,6 +100,32 @@ def serializer(arrays: Mapping[str, ArraySpec]) -> Callable[[Mapping[str, Any]],
     return serialize
 
 
+def parser(arrays: Mapping[str, ArraySpec]) -> Callable[[bytes], dict[str, Any]]:
+    """Return the inverse of `serializer`; texts come back as UTF-8 bytes, arrays read-only.
+
+    Equal to TFDS's own `deserialize_example_np`, which takes ten times as long.
+    """
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    shapes = {
+        name: (np.dtype(spec.dtype), tuple(-1 if size is None else size for size in spec.shape))
+        for name, spec in arrays.items()
+    }
+
+    def parse(data: bytes) -> dict[str, Any]:
+        stored = tf_example_pb2.Example.FromString(data).features.feature
+        record: dict[str, Any] = {
+            name: stored[name].bytes_list.value[0] for name in ("id", *TEXT_COLUMNS)
+        }
+        record["duration"] = stored["duration"].float_list.value[0]
+        for name, (dtype, shape) in shapes.items():
+            content = stored[name].bytes_list.value[0]
+            record[name] = np.frombuffer(content, dtype).reshape(shape)
+        return record
+
+    return parse
+
+
 def write_metadata(
     directory: Path, arrays: Mapping[str, ArraySpec], lengths: Sequence[int]
 ) -> None:
@@ -325,8 +351,9 @@ class Records:
         self.statistics = {
             name: Statistics.from_dict(values) for name, values in summary["statistics"].items()
         }
-        self._features = tfds_features(self.arrays)
-        self._open = functools.lru_cache(maxsize=64)(_open)  # open shards, not all at once
+        self._parse = parser(self.arrays)
+        open_shard = functools.partial(_open, self.directory)
+        self._open = functools.lru_cache(maxsize=64)(open_shard)  # not all at once
 
     @property
     def lyrics(self) -> dict[str, Any] | None:
@@ -339,10 +366,9 @@ class Records:
 
     def read(self, position: int) -> dict[str, Any]:
         """Return one record: id, texts, duration (s) and arrays by name."""
-        shard = int(self._shards[position])
-        path = shard_path(self.directory, shard)
-        data, _ = read_record(self._open(path), int(self._offsets[position]), path)
-        record = self._features.deserialize_example_np(data)
+        path, content = self._open(int(self._shards[position]))
+        data, _ = read_record(content, int(self._offsets[position]), path)
+        record = self._parse(data)
         if record["id"].decode() != self.ids[position]:
             raise DamagedRecord(path, f"it holds {record['id']!r} for {self.ids[position]!r}")
         return record
@@ -352,11 +378,12 @@ class Records:
         return np.stack([self.read(int(position))[name] for position in positions])
 
 
-def _open(path: Path) -> mmap.mmap | bytes:
+def _open(directory: Path, shard: int) -> tuple[Path, mmap.mmap | bytes]:
+    path = shard_path(directory, shard)
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
-                return b""  # an empty file cannot be mapped
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                return path, b""  # an empty file cannot be mapped
+            return path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise DamagedRecord(path, error.strerror or str(error)) from error

@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from vae_jax import files, records
+from vae_jax import files, records, urls
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest, Track
 from vae_jax.records import ArraySpec
@@ -69,9 +69,12 @@ class AudioExtractor:
         names = ("sample_rate", "duration", "excerpt", "min_duration")
         window = {name: self.settings[name] for name in names}
         try:
-            sound = audio.load(track.audio_path, **window)
+            with urls.local(track.audio_path) as path:
+                sound = audio.load(path, **window)
         except audio.AudioError as error:
             return str(error)
+        except OSError as error:
+            return f"cannot read {track.audio_path}: {error.strerror or error}"
         return Extracted({"features": self.feature(sound.waveform)}, sound.duration)
 
 

@@ -251,8 +251,7 @@ def mel_filters(spec: SpectralSpec) -> np.ndarray:
 
     Equal to librosa's `filters.mel`: Slaney's mel scale (Auditory Toolbox, 1998).
     """
-    low, high = _hz_to_mel(np.array([spec.fmin, spec.fmax]))
-    edges = _mel_to_hz(np.linspace(low, high, spec.n_mels + 2))
+    edges = _mel_edges(spec)
     bins = np.arange(spec.n_fft // 2 + 1) * (spec.sample_rate / spec.n_fft)
     left, center, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     rising, falling = (bins - left) / (center - left), (right - bins) / (right - center)
@@ -260,10 +259,21 @@ def mel_filters(spec: SpectralSpec) -> np.ndarray:
     return (triangles * (2 / (right - left))).astype(np.float32)
 
 
+def mel_frequencies(spec: SpectralSpec) -> np.ndarray:
+    """Return the centres of the filters in Hz, float64 [F]."""
+    return _mel_edges(spec)[1:-1]
+
+
 # Slaney's scale is linear up to 1 kHz, which is 15 mel, and logarithmic above.
 _MEL_PER_HZ = 3 / 200
 _KNEE_HZ, _KNEE_MEL = 1000.0, 15.0
 _LOG_STEP = math.log(6.4) / 27
+
+
+def _mel_edges(spec: SpectralSpec) -> np.ndarray:
+    """Return where filters begin, peak and end, in Hz, float64 [F + 2]."""
+    low, high = _hz_to_mel(np.array([spec.fmin, spec.fmax]))
+    return _mel_to_hz(np.linspace(low, high, spec.n_mels + 2))
 
 
 def _hz_to_mel(hz: np.ndarray) -> np.ndarray:

@@ -1,0 +1,84 @@
+"""Writes shards in a pool of processes on this machine, for `features.extract`."""
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait as wait_for
+from threading import Thread
+from typing import Any, cast
+
+from absl import logging
+
+from vae_jax.console import Progress
+from vae_jax.errors import UserError
+from vae_jax.features import shards
+from vae_jax.features.extractors import Extracted
+from vae_jax.features.shards import ShardJob
+
+POOL_ATTEMPTS = 3  # pools that may break before extraction gives up
+WORKER_ENVIRONMENT = {
+    "JAX_PLATFORMS": "cpu",  # the accelerator belongs to the parent
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+}
+
+
+def run(jobs: Sequence[ShardJob], processes: int, num_tracks: int) -> None:
+    """Write shards in spawned processes; a killed worker costs only its unfinished shards."""
+    context = get_context("spawn")  # forking a process that runs XLA's threads can deadlock
+    finished = context.Value("q", 0)
+    todo = sum(len(job.tracks) for job in jobs)
+    with Progress("features", num_tracks, "tracks", done=num_tracks - todo) as progress:
+        for attempt in range(POOL_ATTEMPTS):
+            jobs = [job for job in jobs if not shards.is_done(job)] if attempt else jobs
+            finished.value = todo - sum(len(job.tracks) for job in jobs)
+            try:
+                with ProcessPoolExecutor(processes, context, _start_worker, (finished,)) as pool:
+                    futures = {pool.submit(_work, job) for job in jobs}
+                    for _ in _completed(futures):
+                        progress.update(num_tracks - todo + min(finished.value, todo))
+                    return
+            except BrokenProcessPool:
+                logging.warning("features: a worker process died; starting new ones")
+    raise UserError(
+        f"feature extraction stopped after {POOL_ATTEMPTS} times a worker process died (out of "
+        "memory?): lower config.feature.num_workers and run again; finished shards are kept."
+    )
+
+
+def _completed(futures: set[Future]) -> Iterator[None]:
+    """Yield now and then until all futures are done; raise what they raised."""
+    while futures:
+        done, futures = wait(futures, timeout=0.25, return_when=FIRST_COMPLETED)
+        for future in done:
+            future.result()
+        yield
+
+
+def _start_worker(finished: Any) -> None:
+    """Prepare a worker process: many single-threaded workers share the machine best."""
+    global _finished
+    _finished = finished
+    Thread(target=_end_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and that this
+    os.environ.update(WORKER_ENVIRONMENT)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is killed; it would wait for work for ever."""
+    wait_for([cast(Any, parent_process()).sentinel])
+    os._exit(1)
+
+
+_finished: Any = None  # the parent's counter, in worker processes only
+
+
+def _work(job: ShardJob) -> None:
+    shards.write_shard(job, _count)
+
+
+def _count(result: Extracted | str) -> None:
+    with _finished.get_lock():
+        _finished.value += 1

@@ -1,0 +1,208 @@
+"""Writes one shard of feature records: the unit of work of `features.extract`.
+
+`write_shard` does all the work on one shard and needs nothing but its job and the directory, so
+that any engine can run it: the local `pool`, or `beam`.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from absl import logging
+
+from vae_jax import files, records, urls
+from vae_jax.config import feature_settings
+from vae_jax.errors import UserError
+from vae_jax.features import extractors
+from vae_jax.features.extractors import Extracted
+from vae_jax.manifest import Track
+from vae_jax.records import ArraySpec, Statistics
+from vae_jax.urls import Location
+
+FEATURE_VERSION = 1  # raise it when the same audio and settings give other features
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A track that could not be used, and why.
+
+    Attributes
+    ----------
+    kept
+        Whether it still has a record, made of what else there is: a hybrid of lyrics without
+        audio, or of audio without lyrics.
+    """
+
+    id: str
+    audio_path: str
+    reason: str
+    kept: bool = False
+
+    @classmethod
+    def of(cls, track: Track, reason: str, kept: bool = False) -> "Failure":
+        """Describe a track's failure."""
+        return cls(track.id, str(track.audio_path or ""), reason, kept)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """Everything that `write_shard` needs.
+
+    Attributes
+    ----------
+    root
+        The manifest's folder; a collection that moves as a whole keeps its features.
+    feature
+        `config.feature` as a plain dict, so that a job can be sent to any process.
+    lyrics
+        The hash of the lyrics' embedding in `directory`, or None.
+    num_threads
+        Tracks decoded at a time; has no effect on what is written.
+    """
+
+    directory: Path
+    root: Location
+    shard: int
+    tracks: tuple[Track, ...]
+    feature: Mapping[str, Any]
+    lyrics: str | None
+    num_threads: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the rows, the audio files' sizes and times, and how they are described."""
+        states = urls.states(track.audio_path for track in self.tracks)
+        return files.fingerprint(
+            FEATURE_VERSION,
+            feature_settings(self.feature),
+            self.lyrics,
+            [
+                _track_fingerprint(track, state, self.root)
+                for track, state in zip(self.tracks, states, strict=True)
+            ],
+        )
+
+    def to_json(self) -> bytes:
+        """Return the job as JSON, for workers anywhere."""
+        tracks = [track.__dict__ for track in self.tracks]
+        return json.dumps({**self.__dict__, "tracks": tracks}, default=str).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "ShardJob":
+        """Rebuild a job from `to_json`."""
+        job = cls(**json.loads(text))
+        tracks = [
+            Track(**values | {"audio_path": path and urls.location(path)})
+            for values in cast(list[dict[str, Any]], job.tracks)
+            for path in [values["audio_path"]]
+        ]
+        root = urls.location(job.root)
+        return replace(job, directory=Path(job.directory), root=root, tracks=tuple(tracks))
+
+
+def write_shard(
+    job: ShardJob, on_track: Callable[[Extracted | str], None] = lambda result: None
+) -> None:
+    """Extract one shard's tracks, in order, and write its records and marker.
+
+    `on_track` is told what the extractor returned for each track, in the caller's thread.
+    """
+    extractor = extractors.build(job.feature, job.directory, job.lyrics)
+    specs = extractor.arrays
+    missing = {name: spec.missing() for name, spec in specs.items()}
+    statistics = {name: Statistics.none_of(spec) for name, spec in specs.items() if spec.shape}
+    serialize, content = records.serializer(specs), io.BytesIO()
+    ids, offsets, num_frames, failed = [], [], [], []
+    with ThreadPoolExecutor(job.num_threads) as pool:
+        for track, result in zip(job.tracks, pool.map(extractor, job.tracks), strict=True):
+            on_track(result)
+            if isinstance(result, str):
+                failed.append(Failure.of(track, result))
+                continue
+            failed += [Failure.of(track, fault, kept=True) for fault in result.faults]
+            ids.append(track.id)
+            offsets.append(content.tell())
+            arrays = missing | result.arrays
+            num_frames.append(_count_frames(specs, arrays))
+            texts = {name: track.columns.get(name, "") for name in records.TEXT_COLUMNS}
+            example = {"id": track.id, "duration": result.duration, **texts, **arrays}
+            records.write_record(content, serialize(example))
+            for name in statistics.keys() & result.arrays.keys():
+                part = Statistics.of(result.arrays[name], specs[name].isotropic)
+                statistics[name] = statistics[name].merge(part)
+    holds = {
+        "arrays": {name: spec.__dict__ for name, spec in specs.items()},
+        "statistics": {name: part.to_dict() for name, part in statistics.items()},
+        "ids": ids,
+        "offsets": offsets,
+        "num_frames": num_frames,
+        "failed": [failure.__dict__ for failure in failed],
+    }
+    _save(job, content.getbuffer(), holds)
+
+
+def is_done(job: ShardJob) -> bool:
+    """Say whether a shard is finished, intact, and made from what the job describes."""
+    path = records.shard_path(job.directory, job.shard)
+    try:
+        marker = files.read_sealed_json(records.marker_path(job.directory, job.shard))
+        if marker["fingerprint"] != job.fingerprint:
+            return False
+        # An untouched file is trusted; a touched or copied one has to prove itself.
+        if marker["file"] == _file_state(path) or marker["sha256"] == files.sha256(path):
+            return True
+        logging.warning("%s is damaged: its tracks are extracted again", path)
+    except FileNotFoundError:
+        pass
+    except (OSError, UserError) as error:
+        logging.warning("%s", error)
+    return False
+
+
+def accept(job: ShardJob) -> bool:
+    """Say whether a shard that was copied here is finished; if so, trust the file from now on."""
+    if not is_done(job):
+        return False
+    path = records.marker_path(job.directory, job.shard)
+    state = _file_state(records.shard_path(job.directory, job.shard))
+    files.write_sealed_json(path, {**files.read_sealed_json(path), "file": state})
+    return True
+
+
+def _save(job: ShardJob, content: memoryview, holds: Mapping[str, Any]) -> None:
+    """Write a shard's records, then the marker that says what it is made from and holds."""
+    path = records.shard_path(job.directory, job.shard)
+    with files.atomic_write(path) as file:
+        file.write(content)
+    made_from = {
+        "fingerprint": job.fingerprint,
+        "file": _file_state(path),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    files.write_sealed_json(records.marker_path(job.directory, job.shard), {**made_from, **holds})
+
+
+def _track_fingerprint(track: Track, state: list[Any] | None, root: Location) -> list[Any]:
+    return [
+        track.id,
+        track.audio_path and urls.relative(track.audio_path, root),
+        state,
+        [track.columns.get(name, "") for name in records.TEXT_COLUMNS],
+        hashlib.sha256(track.lyrics.encode()).hexdigest(),
+    ]
+
+
+def _count_frames(specs: Mapping[str, ArraySpec], arrays: Mapping[str, np.ndarray]) -> int:
+    lengths = [len(arrays[name]) for name, spec in specs.items() if spec.shape[:1] == (None,)]
+    return max(lengths, default=0)
+
+
+def _file_state(path: Path) -> list[int]:
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
