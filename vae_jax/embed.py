@@ -49,14 +49,14 @@ class Encoder:
                 f"{self.description.arrays}: extract the features with the checkpoint's config."
             )
         source = Source(records, self.description.class_numbers(conditions))
-        mesh = sharding.make_mesh()
+        mesh = sharding.make_mesh(jax.local_devices())
         model, view = self.description.build()
 
         def encode(variables: Any, tracks: Tracks) -> Posterior:
             return cast(Posterior, model.apply(variables, view.whole(tracks), method="encode"))
 
-        program = jax.jit(encode, out_shardings=sharding.whole(mesh))
-        variables = jax.device_put({"params": self.params}, sharding.whole(mesh))
+        program = jax.jit(encode, out_shardings=sharding.rows(mesh))  # nothing is exchanged
+        variables = sharding.place_whole(mesh, {"params": self.params})
         size = min(batch_size, max(1, BATCH_BYTES // source.bytes_per_track))
         positions = np.arange(len(source), dtype=np.int32)
         batches = input_pipeline.pad(input_pipeline.in_batches(positions, size), mesh.size)
@@ -64,7 +64,8 @@ class Encoder:
         def run() -> Iterator[Posterior]:
             in_flight = None
             for batch in batches:
-                tracks = sharding.place_rows(mesh, source.load(np.maximum(batch, 0)))
+                mine = sharding.own_part(mesh, np.maximum(batch, 0))
+                tracks = sharding.place_rows(mesh, source.load(mine))
                 following = program(variables, tracks)
                 if in_flight is not None:
                     yield jax.device_get(in_flight)

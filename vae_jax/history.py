@@ -31,13 +31,17 @@ class History:
         Where the files are.
     step
         The step that training continues from; later lines are dropped.
+    is_writer
+        Whether this process writes; all processes of a job remember.
     """
 
-    def __init__(self, directory: Path, step: int) -> None:
+    def __init__(self, directory: Path, step: int, is_writer: bool = True) -> None:
         from tensorboardX import SummaryWriter
 
         self.lines = [line for line in read(directory / FILE) if line["step"] <= step]
-        self._check = 0
+        self._check, self._is_writer = 0, is_writer
+        if not is_writer:
+            return
         with files.atomic_write(directory / FILE) as file:
             file.writelines(self._encode(line) for line in self.lines)
         self._file = open(directory / FILE, "ab")  # noqa: SIM115 (open as long as training runs)
@@ -50,6 +54,8 @@ class History:
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         line = {"step": step} | finite
         self.lines.append(line)
+        if not self._is_writer:
+            return
         try:
             self._file.write(self._encode(line))
             self._file.flush()
@@ -68,6 +74,8 @@ class History:
 
     def close(self) -> None:
         """Flush and close both files."""
+        if not self._is_writer:
+            return
         self._file.close()
         self._writer.close()
 

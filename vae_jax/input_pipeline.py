@@ -124,11 +124,14 @@ class Feed:
         fits = source.bytes_per_track * len(source) <= max_resident
         self.max_steps = None if fits else max(1, DISPATCH_BYTES // streamed)
         tracks = source.load(np.arange(len(source))) if fits else {}
-        self.resident = jax.device_put(tracks, sharding.whole(mesh))
+        self.resident = sharding.place_whole(mesh, tracks)
 
     def place(self, batches: np.ndarray) -> dict[str, jax.Array]:
-        """Place positions, [num_steps, B], with their tracks unless those are resident."""
-        positions = pad(batches, self._mesh.size)
+        """Place global batches of positions, [num_steps, B], with their tracks unless resident.
+
+        Each process reads the tracks of its own part alone.
+        """
+        positions = sharding.own_part(self._mesh, pad(batches, self._mesh.size))
         placed = {"position": positions}
         if not self.resident:
             tracks = self._source.load(np.maximum(positions, 0).ravel())

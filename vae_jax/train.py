@@ -5,6 +5,7 @@ latest sound checkpoint when it is called again. Everything random is a pure fun
 and the step number.
 """
 
+import itertools
 import math
 import signal
 import threading
@@ -25,7 +26,7 @@ from absl import logging
 from flax import linen as nn
 from flax import struct
 
-from vae_jax import files, input_pipeline, sharding
+from vae_jax import distributed, files, input_pipeline, sharding
 from vae_jax.checkpoints import BEST_METRIC, COMPLETE, Checkpoints
 from vae_jax.console import Progress
 from vae_jax.description import Description
@@ -83,16 +84,20 @@ def train(source: Source, description: Description, directory: Path) -> None:
     metadata = description.to_dict()
     checkpoints = Checkpoints(directory)
     step, state = checkpoints.restore_latest(program.state) or (0, program.state)
-    history = History(directory, step)
+    history = History(directory, step, distributed.is_first())
     if step:
         logging.info("train: resuming at step %d in %s", step, directory)
     finished = step >= settings["num_steps"]
+    finished |= stalled(history.values(BEST_METRIC), settings["patience"])
+    stopping = False
     with (
         stop_signals() as stop_asked,
         Progress("train", settings["num_steps"], "steps", step) as progress,
         jax.transfer_guard("disallow"),
     ):
-        while not finished and not stop_asked:
+        for count in itertools.count():
+            if finished or stopping:
+                break
             begin, step, started = step, next_stop(step, settings), time.monotonic()
             state, step_metrics = program.train_steps(state, begin, step)
             metrics = to_host("train", step_metrics)  # waits for the steps
@@ -101,19 +106,23 @@ def train(source: Source, description: Description, directory: Path) -> None:
             progress.update(step, f"loss {metrics['train/loss']:.4g}")
             check_finite(metrics["train/loss"], step, directory)
             finished = step == settings["num_steps"]
+            stopping = (
+                bool(stop_asked) if distributed.is_alone() else distributed.stop_is_asked(count)
+            )
             metrics = {BEST_METRIC: math.inf}  # a stop is in a hurry: it does not evaluate
             save = finished or step % settings["checkpoint_every"] == 0
             if save or step % settings["eval_every"] == 0:
                 metrics = to_host("eval", program.evaluate(state.params))
                 history.log(step, metrics)
                 finished |= stalled(history.values(BEST_METRIC), settings["patience"])
-            if save or finished or stop_asked:
+            if save or finished or stopping:
                 checkpoints.save(step, state, metadata, metrics)
     checkpoints.close()
     history.close()
     if not finished:
         raise Preempted(f"training stopped at step {step}; the same command continues from there.")
-    files.write_json(directory / COMPLETE, {"step": step})
+    if distributed.is_first():
+        files.write_json(directory / COMPLETE, {"step": step})
 
 
 def prepare(source: Source, description: Description) -> Program:
@@ -130,8 +139,10 @@ def prepare(source: Source, description: Description) -> Program:
     model, view = description.build()
     objective = Objective(model, view, *(config["model"][name] for name in OBJECTIVE_KEYS))
     optimizer = make_optimizer(settings)
-    keys = jax.random.split(jax.random.key(config["seed"]), 3)
-    init_key, train_key, eval_key = jax.device_put(tuple(keys), whole)
+    make_keys = partial(jax.random.split, num=3)
+    init_key, train_key, eval_key = jax.jit(
+        lambda: tuple(make_keys(jax.random.key(config["seed"]))), out_shardings=whole
+    )()
     state = jax.jit(partial(init_state, objective, optimizer), out_shardings=whole)(
         init_key, source.load(training[:1]) | {"position": training[:1]}
     )
@@ -144,7 +155,7 @@ def prepare(source: Source, description: Description) -> Program:
     def train_steps(state: TrainState, begin: int, end: int) -> tuple[TrainState, Any]:
         parts, counts = [], []
         for batches, count in feed.dispatches(shuffle, begin, end, settings["log_every"]):
-            on_device = jax.device_put(np.int32(count), whole)
+            on_device = sharding.place_whole(mesh, np.int32(count))
             state, metrics = step_fn(state, train_key, feed.resident, batches, on_device)
             parts.append(metrics)
             counts.append(count)
@@ -300,7 +311,8 @@ def stop_signals() -> Iterator[StopRequest]:
         request.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    if threading.current_thread() is threading.main_thread():  # Python allows it only there
+    # Python allows handlers only in the main thread; JAX has its own for jobs of many processes.
+    if threading.current_thread() is threading.main_thread() and distributed.is_alone():
         for number in (signal.SIGTERM, signal.SIGINT):
             previous[number] = signal.signal(number, handle)
     try:

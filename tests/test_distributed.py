@@ -1,0 +1,105 @@
+"""Several processes as one job over loopback, started as a scheduler would start them."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import write_collection
+from tests.test_main import command
+from vae_jax import checkpoints, history
+
+LOCAL_CLUSTER = Path(__file__).parents[1] / "launch" / "local_cluster.sh"
+
+
+def start(folder: Path, num_processes: int, devices: int, *arguments: str) -> subprocess.Popen:
+    python, *rest = command("--config.manifest=music/metadata.csv", *arguments)
+    environment = {**os.environ, "DEVICES": str(devices), "PYTHON": python, "GRACE": "60"}
+    return subprocess.Popen(
+        ["bash", str(LOCAL_CLUSTER), str(num_processes), *rest[2:]],  # without -m vae_jax.main
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(job: subprocess.Popen) -> tuple[int, str]:
+    output, _ = job.communicate(timeout=200)
+    return job.returncode, output
+
+
+def only_folder(folder: Path) -> Path:
+    (found,) = folder.iterdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A folder in which one process with four devices has trained."""
+    folder = tmp_path_factory.mktemp("job")
+    write_collection(folder / "music", 15)
+    code, output = finish(start(folder, 1, 4))
+    assert code == 0, output
+    return folder
+
+
+@pytest.mark.parametrize(("num_processes", "devices"), [(2, 2), (4, 1)])
+def test_the_number_of_processes_changes_no_result(alone, num_processes, devices):
+    name = f"{num_processes}x{devices}"
+    where = (f"--config.checkpoint_dir={name}", "--config.train.resident_gib=0.0")
+    job = start(alone, num_processes, devices, *where, "--stage=train", f"--outdir={name}-results")
+    code, output = finish(job)
+    assert code == 0, output
+    one, many = only_folder(alone / "checkpoints"), only_folder(alone / name)
+    assert checkpoints.is_complete(many)
+    first, second = (history.read(folder / history.FILE) for folder in (one, many))
+    assert [line["step"] for line in first] == [line["step"] for line in second]
+    for before, after in zip(first, second, strict=True):
+        for metric in before.keys() - {"train/steps_per_second"}:
+            np.testing.assert_allclose(after[metric], before[metric], rtol=1e-3, err_msg=metric)
+
+
+def long_job(folder: Path) -> subprocess.Popen:
+    (folder / "music").exists() or write_collection(folder / "music", 15)
+    return start(
+        folder, 2, 1, "--config.train.num_steps=1000000", "--config.train.checkpoint_every=100"
+    )
+
+
+def wait_for(condition) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_dead_process_ends_the_job_and_a_new_start_resumes(tmp_path):
+    job = long_job(tmp_path)
+    wait_for(lambda: list(tmp_path.glob("checkpoints/*/sha256-100.json")))
+    victim = int(re.search(r"^\[1\] is process (\d+)", read_until(job, "[1] is process"), re.M)[1])
+    os.kill(victim, signal.SIGKILL)
+    code, output = finish(job)
+    assert code != 0
+    assert "another process" in output
+    again = long_job(tmp_path)
+    assert "resuming at step" in read_until(again, "resuming at step")
+    again.terminate()
+    code, output = finish(again)
+    assert code == os.EX_TEMPFAIL, output
+    assert len(set(re.findall(r"stopped at step (\d+)", output))) == 1, output
+
+
+def read_until(job: subprocess.Popen, text: str) -> str:
+    output = ""
+    for line in job.stdout:
+        output += line
+        if text in line:
+            return output
+    raise AssertionError(output)

@@ -1,0 +1,69 @@
+"""Several processes that run the same command as one job, on one machine or many.
+
+JAX does the distributing: every process holds a part of each global batch, and state is the same
+everywhere. What only one process may do (extract, write results, cluster, draw) the first does,
+while the others wait. Without `start`, there is one process, and JAX is not even imported.
+"""
+
+from absl import logging
+
+from vae_jax.errors import UserError
+
+LONGEST_WAIT = 7 * 24 * 3600  # s; a dead process ends the wait after HEARTBEAT
+HEARTBEAT = 30  # s without a sign of life until a process counts as dead
+
+_processes = 1
+_index = 0
+
+
+def start(coordinator_address: str | None, num_processes: int | None, index: int | None) -> None:
+    """Join the job; what is None is detected from Slurm, Open MPI, GKE or Cloud TPU.
+
+    Raises
+    ------
+    UserError
+        If the job cannot be detected or joined.
+    """
+    import jax
+
+    global _processes, _index
+    try:
+        jax.distributed.initialize(
+            coordinator_address, num_processes, index, heartbeat_timeout_seconds=HEARTBEAT
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"cannot join the job ({' '.join(str(error).split())}): give --coordinator_address, "
+            "--num_processes and --process_id where no scheduler does."
+        ) from error
+    _processes, _index = jax.process_count(), jax.process_index()
+    logging.info("process %d of %d, %d devices in all", _index, _processes, jax.device_count())
+
+
+def is_first() -> bool:
+    """Say whether this process does what only one may do."""
+    return _index == 0
+
+
+def is_alone() -> bool:
+    """Say whether there is only one process."""
+    return _processes == 1
+
+
+def wait_for_all(point: str) -> None:
+    """Wait until every process has come to this point."""
+    if not is_alone():
+        # By the coordination service, not the devices: one process may be using its own.
+        from orbax.checkpoint import multihost
+
+        multihost.get_barrier_sync_fn()(key=point, timeout_ms=LONGEST_WAIT * 1000)
+
+
+def stop_is_asked(count: int) -> bool:
+    """Say whether any process was told to stop; all processes hear it at the same count.
+
+    `count` must rise by one from call to call: JAX waits for one certain number to come by.
+    """
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.reached_preemption_sync_point(count)
