@@ -77,3 +77,16 @@ def test_any_value_of_the_right_type_is_accepted_or_refused_in_a_sentence(key, v
         return  # ConfigDict itself refuses the type
     with contextlib.suppress(UserError):
         config_lib.validate(config)
+
+
+@pytest.mark.parametrize("key", ["condition", "deterministic", "ae"])
+@pytest.mark.parametrize("name", ["multimodal", "track"])
+def test_what_a_model_would_ignore_is_refused(name, key):
+    config = config_lib.get_config()
+    config.model.name = name
+    if key == "ae":
+        config.baselines = ("pca", "ae")
+    else:
+        config.model[key] = {"condition": "genre", "deterministic": True}[key]
+    with pytest.raises(UserError, match=f"not for config.model.name={name}"):
+        config_lib.validate(config)

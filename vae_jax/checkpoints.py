@@ -6,15 +6,16 @@ Orbax reads a flipped bit without complaint, so a step is verified against its s
 restored; a step that fails is passed over for the one before.
 """
 
+import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from vae_jax import files
+from vae_jax import distributed, files
 from vae_jax.errors import UserError
 
 COMPLETE = "complete.json"  # written when training has ended
@@ -36,7 +37,9 @@ class Checkpoints:
 
         self.directory = directory.absolute()
         self._ocp = ocp
-        remove_damaged(directory)  # now, since Orbax reads the metrics of every step
+        if distributed.is_first():
+            remove_damaged(directory)  # now, since Orbax reads the metrics of every step
+        distributed.wait_for_all("checkpoints")
         best = policies.BestN(get_metric_fn=_best_metric, reverse=True, n=1)
         self._manager = ocp.CheckpointManager(
             self.directory,
@@ -53,15 +56,12 @@ class Checkpoints:
         self, step: int, state: Any, metadata: Mapping[str, Any], metrics: Mapping[str, float]
     ) -> None:
         """Start saving a state; returns before it is written."""
-        self._manager.save(
-            step,
-            args=self._ocp.args.Composite(
-                state=self._ocp.args.StandardSave(state),
-                metadata=self._ocp.args.JsonSave(dict(metadata)),
-            ),
-            metrics=dict(metrics),
-            force=True,
+        args = self._ocp.args.Composite(
+            state=self._ocp.args.StandardSave(state),
+            metadata=self._ocp.args.JsonSave(dict(metadata)),
         )
+        with _storage_errors(self.directory):
+            self._manager.save(step, args=args, metrics=dict(metrics), force=True)
 
     def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
         """Return the latest step and its state, placed as `abstract_state` says."""
@@ -73,12 +73,15 @@ class Checkpoints:
 
     def close(self) -> None:
         """Wait until everything is written and sealed."""
-        self._manager.wait_until_finished()
-        self._seal()
-        self._manager.close()
+        with _storage_errors(self.directory):
+            self._manager.wait_until_finished()
+            self._seal()
+            self._manager.close()
 
     def _seal(self) -> None:
         """Hash every finished step that has no seal; drop the seals of deleted steps."""
+        if not distributed.is_first():
+            return
         for step in steps_in(self.directory):
             if not _seal_path(self.directory, step).exists():
                 hashes = _hashes(self.directory, step)
@@ -176,6 +179,21 @@ def restore_params(directory: Path, step: int) -> Any:
         item={"params": params}, restore_args={"params": arrays}, partial_restore=True
     )
     return handler.restore(path, args=args)["params"]
+
+
+@contextlib.contextmanager
+def _storage_errors(directory: Path) -> Iterator[None]:
+    """Say in a sentence that writing failed: Orbax raises errors of many kinds, pages long."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = str(error).partition("\n")[0][:300]
+        raise UserError(
+            f"cannot write a checkpoint into {directory} ({reason}): run again when that is "
+            "mended; training continues from the checkpoint before."
+        ) from error
 
 
 def _best_metric(metrics: Mapping[str, float]) -> float:

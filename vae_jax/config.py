@@ -52,6 +52,7 @@ def get_config() -> ConfigDict:
     feature.lyrics_weight = 1.0  # of the lyrics beside the audio, in the hybrid's early fusion
     feature.shard_size = 64  # tracks per TFRecord shard
     feature.num_workers = 0  # decoding workers; 0 = one per core
+    feature.runner = "local"  # of the extraction: "local" processes, or "beam"
 
     config.model = model = ConfigDict()
     model.name = "mlp"
@@ -67,7 +68,7 @@ def get_config() -> ConfigDict:
     model.dtype = "float32"  # of conv2d's activations; "bfloat16" is faster on accelerators
     model.modality_dropout = 0.5  # multimodal: how often a modality is hidden in training
     model.condition = ""  # manifest column that the model is told (which makes it supervised)
-    model.deterministic = False  # a plain autoencoder: no noise, no KL term
+    model.deterministic = False  # a plain autoencoder: no sampling, no KL term
     model.input_noise = 0.2  # mlp, conv2d: added to the standardised input in training
     model.beta = 1.0  # weight of the KL term
     model.beta_warmup_steps = 500  # steps over which beta rises from 0
@@ -141,16 +142,31 @@ def validate(config: ConfigDict) -> None:
             f"config.feature.n_mfcc ({feature.n_mfcc}) must not exceed "
             f"config.feature.n_mels ({feature.n_mels})."
         )
+    model = config.model
+    if model.name in ("multimodal", "track"):
+        for key, is_used in (
+            ("model.condition", bool(model.condition)),
+            ("model.deterministic", model.deterministic),
+            ("baselines=ae", "ae" in config.baselines),
+        ):
+            if is_used:
+                raise UserError(
+                    f"config.{key} is not for config.model.name={model.name}: use mlp or conv2d."
+                )
 
 
 def feature_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `config.feature` that decide what is stored."""
-    return {key: feature[key] for key in feature if key not in ("num_workers", "lyrics_weight")}
+    return _without(feature, "num_workers", "runner", "lyrics_weight")
 
 
 def training_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `config.feature` that decide what a model learns."""
-    return {key: feature[key] for key in feature if key not in ("num_workers", "shard_size")}
+    return _without(feature, "num_workers", "runner", "shard_size")
+
+
+def _without(feature: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in feature.items() if key not in names}
 
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:
@@ -194,7 +210,7 @@ def _check_types(config: ConfigDict, defaults: ConfigDict, where: str) -> None:
             raise UserError(f"{where}.{key} is {value!r}, but must be a {expected.__name__}.")
 
 
-def _is_like(value: Any, default: Any, expected: type) -> bool:
+def _is_like(value: Any, default: Any, expected: Any) -> bool:
     if value is None:
         return default is None
     if expected is float:
@@ -235,12 +251,16 @@ _COUNT = _at_least(1)
 _SIZE = _at_least(1, MAX_SIZE)
 _NOT_NEGATIVE = _at_least(0)
 
+_FOLDER = (lambda value: "://" not in value), "a folder, not a URL: mount the bucket as one"
+
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (
-        (lambda value: re.fullmatch(r"\w[\w.-]{0,99}", value)),
+        (lambda value: bool(re.fullmatch(r"\w[\w.-]{0,99}", value))),
         "up to 100 letters, digits, _, - and ., since it names folders",
     ),
     "seed": ((lambda value: 0 <= value < 2**32), "from 0 to 2**32 - 1"),
+    "data_dir": _FOLDER,
+    "checkpoint_dir": _FOLDER,
     "baselines": _all_of(BASELINES),
     "feature.name": _one_of(FEATURES),
     "feature.sample_rate": ((lambda value: 1000 <= value <= 384000), "from 1000 to 384000 Hz"),
@@ -260,6 +280,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "feature.lyrics_weight": _NOT_NEGATIVE,
     "feature.shard_size": _COUNT,
     "feature.num_workers": _at_least(0, 1024),
+    "feature.runner": _one_of(("local", "beam")),
     "model.name": _one_of(MODELS),
     "model.latent_dim": _SIZE,
     "model.hidden_dims": _sizes(0),

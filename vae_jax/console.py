@@ -23,8 +23,12 @@ def set_up_logging() -> None:
 
 
 def _is_ours(record: python_logging.LogRecord) -> bool:
-    """Keep our own lines, and others' warnings: Orbax logs thirty lines per checkpoint."""
-    return record.pathname.startswith(_PACKAGE) or record.levelno >= python_logging.WARNING
+    """Keep our own lines, and others' warnings: Orbax logs thirty lines per checkpoint.
+
+    It logs exceptions as well, four times, which it raises afterwards.
+    """
+    is_warning = record.levelno >= python_logging.WARNING and not record.exc_info
+    return record.pathname.startswith(_PACKAGE) or is_warning
 
 
 class Progress:

@@ -8,8 +8,5 @@ class UserError(Exception):
     """
 
 
-class Preempted(BaseException):
-    """The run was asked to stop, has saved its state, and continues when it is started again.
-
-    No `Exception`, so that nobody takes it for a failure of what it interrupts.
-    """
+class Preempted(Exception):
+    """The run was asked to stop, has saved its state, and continues when it is started again."""

@@ -5,18 +5,21 @@ python -m vae_jax.main --config=configs/mlp.py --config.manifest=PATH/metadata.c
 """
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vae_jax import config as config_lib
-from vae_jax import console, report, stages
+from vae_jax import console, distributed, report, stages
 from vae_jax.errors import Preempted, UserError
 
 OUTDIR = flags.DEFINE_string("outdir", None, "Folder for results; default: results/<config.name>.")
@@ -27,8 +30,21 @@ CHECKPOINT = flags.DEFINE_string(
     "Folder of checkpoints to embed with, instead of training. Its config is used, unless "
     "--config names another; --config.manifest names the tracks.",
 )
+BEAM_OPTIONS = flags.DEFINE_string(
+    "beam_options",
+    "",
+    "Options of the Beam pipeline of --config.feature.runner=beam, such as '--runner=FlinkRunner'.",
+)
 PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config and stop.")
 DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
+DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "Be one process of a job that Slurm, Open MPI, GKE or a TPU describes."
+)
+COORDINATOR = flags.DEFINE_string(
+    "coordinator_address", None, "HOST:PORT of the job's first process, where nothing tells it."
+)
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job.", 1)
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, from 0.", 0)
 EXIT_PREEMPTED = os.EX_TEMPFAIL  # the same command continues
 
 
@@ -46,12 +62,20 @@ def main(argv: Sequence[str]) -> None:
     outdir = Path(OUTDIR.value or f"results/{config.name}")
     checkpoint = Path(CHECKPOINT.value) if CHECKPOINT.value else None
     names = list(stages.STAGES) if STAGE.value == "all" else [STAGE.value]
-    done = stages.run(config, outdir, names, checkpoint)
+    if DISTRIBUTED.value or COORDINATOR.value:
+        distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    if not distributed.is_first():
+        stages.help_to_train(config, outdir, [] if checkpoint else names)
+        return
+    done = stages.run(config, outdir, names, checkpoint, BEAM_OPTIONS.value)
     print(report.report(outdir, done.folders()))
 
 
-def define_config(argv: Sequence[str]) -> None:
-    """Define --config: a file, or the config inside --checkpoint where no file is given."""
+def define_config(argv: Sequence[str]) -> str:
+    """Define --config: a file, or the config inside --checkpoint where no file is given.
+
+    Returns the config's name, for messages.
+    """
     given = flags.FlagValues()
     for name in ("config", "checkpoint"):
         flags.DEFINE_string(name, None, "", flag_values=given)
@@ -65,46 +89,84 @@ def define_config(argv: Sequence[str]) -> None:
         directory = Path(given.checkpoint)
         metadata = checkpoints.read_metadata(directory, checkpoints.best_step(directory))
         config_flags.DEFINE_config_dict("config", config_lib.from_dict(metadata["config"]))
-    else:
-        config_flags.DEFINE_config_file("config", None, "Config file, such as configs/mlp.py.")
+        return f"the config in {directory}"
+    config_flags.DEFINE_config_file("config", None, "Config file, such as configs/mlp.py.")
+    return f"the config {path}"
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:
     """Parse the command line; whatever is wrong with it is a `UserError`."""
+    name = define_config(argv)
     try:
-        define_config(argv)
         return flags.FLAGS(argv)
-    except UserError:
-        raise
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except flags.Error as error:
         raise UserError(" ".join(str(error).split())) from error
+    except Exception as error:  # a config file is a program, which can fail in any way
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise UserError(
+            f"{name}, or what the command line sets in it, fails ({reason})."
+        ) from error
 
 
 def run() -> None:
     """Run `main` under absl; print what a user can mend as one sentence."""
     console.set_up_logging()
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    threading.excepthook = _end_with_thread
+    # Ending at once leaves semaphores to Python's resource tracker, which warns as it removes them.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     try:
         app.run(main, flags_parser=lambda argv: parse_flags(argv))
     except UserError as error:
         if "--debug" in sys.argv:
             raise
-        sys.exit(f"vae_jax: {error}")
+        _end(1, f"{error}")
     except OSError as error:
         if "--debug" in sys.argv:
             raise
-        where = f" ({error.filename})" if error.filename else ""
-        sys.exit(f"vae_jax: {error.strerror or error}{where}; run again when that is mended.")
+        _end(1, _sentence(error))
     except Preempted as error:
         logging.warning("%s", error)
         sys.exit(EXIT_PREEMPTED)
+    except RuntimeError as error:
+        if distributed.is_alone() or "--debug" in sys.argv:
+            raise
+        cause = str(error).partition("\n")[0]
+        _end(1, f"another process of the job has ended ({cause}): start the job again.")
     except KeyboardInterrupt:
-        sys.exit("vae_jax: interrupted; the same command continues.")
+        _end(EXIT_PREEMPTED, "interrupted; the same command continues.")
+
+
+def _sentence(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    return f"{error.strerror or error}{where}; run again when that is mended."
+
+
+def _end_with_thread(failed: threading.ExceptHookArgs) -> None:
+    """End when a thread cannot write, as TensorBoard's: who waits for it would wait for ever."""
+    if isinstance(failed.exc_value, OSError) and "--debug" not in sys.argv:
+        _end(1, _sentence(failed.exc_value))
+    threading.__excepthook__(failed)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """End at once: whatever is not finished is redone. Training saves its state instead."""
-    raise Preempted("stopped; the same command continues.")
+    """End on a signal; training saves its state instead.
+
+    An exception would not do: libraries swallow it where they try an import or clean up.
+    """
+    _end(EXIT_PREEMPTED, "stopped; the same command continues.")
+
+
+def _end(status: int, sentence: str) -> NoReturn:
+    """End at once, since nothing half-written counts.
+
+    Libraries would wait for their threads, and these complain of what they then miss.
+    """
+    os.write(sys.stderr.fileno(), f"vae_jax: {sentence}\n".encode(errors="backslashreplace"))
+    for worker in multiprocessing.active_children():
+        worker.kill()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -5,18 +5,19 @@ checkpoints under `config.checkpoint_dir`, in folders named after what they were
 that runs share them; everything else goes to the run's outdir.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
 
 from vae_jax import config as config_lib
-from vae_jax import files, manifest, records
+from vae_jax import distributed, files, manifest, reconstructions, records, urls
 from vae_jax.errors import UserError
 
 LATENTS = "latents.npz"
@@ -36,11 +37,14 @@ class Run:
     ----------
     checkpoint
         A folder of checkpoints to embed with, instead of training, or None.
+    beam_options
+        Of the Beam pipeline that extracts features, as on a command line.
     """
 
     config: ConfigDict
     outdir: Path
     checkpoint: Path | None = None
+    beam_options: str = ""
 
     @cached_property
     def manifest(self) -> manifest.Manifest:
@@ -48,11 +52,24 @@ class Run:
         return manifest.read(self.config.manifest)
 
     @cached_property
+    def lyrics(self) -> dict[str, Any] | None:
+        """The embedding of lyrics inside `checkpoint`, if it has one; else one is learned."""
+        if not self.checkpoint:
+            return None
+        from vae_jax import checkpoints
+
+        step = checkpoints.best_step(self.checkpoint)
+        return checkpoints.read_metadata(self.checkpoint, step)["lyrics"]
+
+    @cached_property
     def records_dir(self) -> Path:
-        """The features' folder: one per manifest file and feature settings."""
-        path, feature = Path(self.config.manifest).absolute(), self.config.feature
-        digest = files.fingerprint(str(path), config_lib.feature_settings(feature.to_dict()))
-        name = f"{path.parent.name}-{feature.name}-{digest[:8]}"
+        """The features' folder: one per manifest file, feature settings and given lyrics."""
+        path, feature = urls.absolute(self.config.manifest), self.config.feature
+        made_from = [path, config_lib.feature_settings(feature.to_dict())]
+        if self.lyrics:
+            made_from.append(self.lyrics)
+        digest = files.fingerprint(*made_from)
+        name = f"{PurePosixPath(path).parent.name}-{feature.name}-{digest[:8]}"
         return Path(self.config.data_dir) / "records" / name
 
     def checkpoint_dir(self, model: str = "vae") -> Path:
@@ -75,9 +92,15 @@ class Run:
         return config
 
     @property
+    def baselines(self) -> list[str]:
+        """The baselines; a checkpoint is of the VAE, so it has no plain autoencoder beside it."""
+        names = dict.fromkeys(self.config.baselines)  # a flag that is given twice adds up
+        return [name for name in names if name != "ae" or not self.checkpoint]
+
+    @property
     def trained(self) -> list[str]:
         """The models to train: the VAE, and the plain autoencoder where it is a baseline."""
-        return ["vae", "ae"] if "ae" in self.config.baselines else ["vae"]
+        return ["vae", "ae"] if "ae" in self.baselines else ["vae"]
 
     @cached_property
     def conditions(self) -> list[str]:
@@ -98,7 +121,7 @@ class Run:
     @property
     def methods(self) -> list[str]:
         """The names of what is clustered: the VAE and the baselines."""
-        return ["vae", *self.config.baselines]
+        return ["vae", *self.baselines]
 
     def folders(self) -> list[Path]:
         """Return the folders beside the outdir that there are by now."""
@@ -109,14 +132,30 @@ class Run:
 
     def embeddings(self) -> list[Path]:
         """Return the embedding files: the VAE's, the baselines' and `raw`, the common space."""
-        names = dict.fromkeys([*self.config.baselines, "raw"])
+        names = dict.fromkeys([*self.baselines, "raw"])
         folder = self.outdir / "baselines"
         return [self.outdir / LATENTS, *(folder / f"{name}.npz" for name in names)]
 
 
-def run(config: ConfigDict, outdir: Path, stages: Sequence[str], checkpoint: Path | None) -> Run:
+def help_to_train(config: ConfigDict, outdir: Path, stages: Sequence[str]) -> None:
+    """Do the part of a process that is not the first of its job: train with the others."""
+    if "train" in stages:
+        distributed.wait_for_all("features")
+        this = Run(config, outdir)
+        for model in this.trained:
+            _train_one(this, model)
+    distributed.wait_for_all("end")
+
+
+def run(
+    config: ConfigDict,
+    outdir: Path,
+    stages: Sequence[str],
+    checkpoint: Path | None,
+    beam_options: str = "",
+) -> Run:
     """Run the given stages in order; each skips what is up to date."""
-    this = Run(config, outdir, checkpoint)
+    this = Run(config, outdir, checkpoint, beam_options)
     with files.lock(outdir, *SUBFOLDERS):
         files.write_json(outdir / "config.json", config_lib.to_dict(config))
         for name in stages:
@@ -128,6 +167,7 @@ def run(config: ConfigDict, outdir: Path, stages: Sequence[str], checkpoint: Pat
                 raise
             seconds = time.monotonic() - started
             logging.info("%s: %s (%.1f s)", name, "done" if done else "up to date", seconds)
+    distributed.wait_for_all("end")
     return this
 
 
@@ -137,7 +177,11 @@ def features(this: Run) -> bool:
 
     with files.lock(this.records_dir):
         changed, failures = extract.extract(
-            this.manifest, this.config.feature.to_dict(), this.records_dir
+            this.manifest,
+            this.config.feature.to_dict(),
+            this.records_dir,
+            lyrics=this.lyrics,
+            beam_options=this.beam_options,
         )
     extract.write_failures(this.outdir / FAILED, failures)
     kept = sum(failure.kept for failure in failures)
@@ -158,6 +202,7 @@ def train(this: Run) -> bool:
     if this.checkpoint:
         logging.info("train: skipped, since --checkpoint=%s is given", this.checkpoint)
         return False
+    distributed.wait_for_all("features")
     changed = [_train_one(this, model) for model in this.trained]
     metrics = this.checkpoint_dir() / TRAIN_METRICS
     if metrics.exists():
@@ -169,11 +214,14 @@ def train(this: Run) -> bool:
 
 
 def _train_one(this: Run, model: str) -> bool:
+    """Train one model, with all processes of the job; the first holds the lock."""
     from vae_jax import checkpoints
 
     directory = this.checkpoint_dir(model)
-    with files.lock(directory):
-        if checkpoints.is_complete(directory):
+    with files.lock(directory) if distributed.is_first() else contextlib.nullcontext():
+        is_complete = checkpoints.is_complete(directory)
+        distributed.wait_for_all(f"training of {model}")
+        if is_complete:
             return False
         from vae_jax import description, input_pipeline, train
 
@@ -198,21 +246,25 @@ def embed(this: Run) -> bool:
     paths = dict(zip(this.methods, this.embeddings(), strict=False))
 
     def write() -> None:
-        from vae_jax import baselines, embed
+        from vae_jax import baselines, decode, embed
 
         for name, step in steps.items():
             encoder = embed.Encoder(models[name], step)
             posterior = encoder.embed(this.records, this.conditions, this.config.embed.batch_size)
             embed.write_latents(paths[name], this.records.ids, posterior)
+            if name == "vae":
+                decoded = decode.decode(encoder, this.records, this.conditions, posterior)
+                reconstructions.write(this.outdir / reconstructions.FILE, decoded)
         features = baselines.raw(this.records, lyrics_weight)
         points = {"raw": features}
-        if "pca" in this.config.baselines:
+        if "pca" in this.baselines:
             points["pca"] = baselines.pca(features, posterior.mean.shape[1], seed)
         for name, latents in points.items():
             path = this.outdir / "baselines" / f"{name}.npz"
             files.write_npz(path, ids=this.records.ids, latents=latents)
 
-    return _unless_up_to_date(this, "embed", made_from, write, this.embeddings())
+    outputs = [*this.embeddings(), this.outdir / reconstructions.FILE]
+    return _unless_up_to_date(this, "embed", made_from, write, outputs)
 
 
 def cluster(this: Run) -> bool:
@@ -221,7 +273,7 @@ def cluster(this: Run) -> bool:
     columns = (config["cluster"]["label"], "artist")
     made_from = [
         _hashes(this, this.embeddings(), "embed"),
-        [config[key] for key in ("cluster", "seed", "baselines")],
+        [*(config[key] for key in ("cluster", "seed")), this.baselines],
         config["model"]["condition"],
         [[track.columns.get(name, "") for name in columns] for track in this.manifest.tracks],
     ]
@@ -242,11 +294,11 @@ def visualize(this: Run) -> bool:
     """Draw the latents, the clusters and the training curves."""
     config = config_lib.to_dict(this.config)
     inputs = [*this.embeddings(), this.outdir / CLUSTERS]
-    metrics = this.outdir / TRAIN_METRICS
+    optional = [this.outdir / name for name in (TRAIN_METRICS, reconstructions.FILE)]
     made_from = [
         _hashes(this, inputs, "cluster"),
-        files.sha256(metrics) if metrics.exists() else None,
-        [config[key] for key in ("visualize", "seed", "baselines")],
+        [files.sha256(path) if path.exists() else None for path in optional],
+        [*(config[key] for key in ("visualize", "seed")), this.baselines],
         [
             [track.columns.get(name, "") for name in config["visualize"]["color_by"]]
             for track in this.manifest.tracks
@@ -260,7 +312,7 @@ def visualize(this: Run) -> bool:
         methods = [visualize.Method("vae", "VAE latents", supervised=bool(this.supervised))]
         methods += [
             visualize.Method.baseline(name, titles[name], supervised=name in this.supervised)
-            for name in this.config.baselines
+            for name in this.baselines
         ]
         visualize.run(this.outdir, methods, this.manifest, this.config)
 
