@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 import textwrap
@@ -8,10 +7,12 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from vae_jax import files, plots
+from vae_jax import files, plots, reconstructions
 from vae_jax.config import get_config
 from vae_jax.errors import UserError
+from vae_jax.history import History
 from vae_jax.manifest import read
+from vae_jax.reconstructions import Reconstructions
 from vae_jax.visualize import Method, run
 
 N = 60
@@ -45,7 +46,7 @@ def write_run(outdir: Path, n: int = N, spectrograms: bool = True) -> None:
     ]
     files.write_csv(outdir / "clusters.csv", list(rows[0]), rows)
     write_metadata(outdir / "metadata.csv", ids, clusters, rng)
-    write_history(outdir / "train_metrics.jsonl", rng)
+    write_history(outdir, rng)
     write_reconstructions(outdir / "reconstructions.npz", ids[:4], spectrograms, rng)
 
 
@@ -62,8 +63,8 @@ def write_metadata(path: Path, ids, clusters, rng) -> None:
     files.write_csv(path, list(rows[0]), rows)
 
 
-def write_history(path: Path, rng) -> None:
-    lines = []
+def write_history(outdir: Path, rng) -> None:
+    log = History(outdir, 0)
     for step in range(50, 2001, 50):
         decay = np.exp(-step / 300)
         train = {"loss": 60 + 60 * decay, "reconstruction": 45 + 75 * decay, "kl": 15 - 15 * decay}
@@ -72,12 +73,12 @@ def write_history(path: Path, rng) -> None:
             "train/beta": min(1, step / 500),
             "train/steps_per_second": 900 + 30 * rng.random(),
         }
-        lines.append({"step": step, **train})
+        log.log(step, train)
         if step % 250 == 0:
             held_out = {"loss": 64 + 60 * decay, "reconstruction": 49 + 75 * decay}
             held_out |= {"kl": 15 - 15 * decay, "active_units": 7 + step // 500}
-            lines.append({"step": step, **{f"eval/{k}": v for k, v in held_out.items()}})
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            log.log(step, {f"eval/{name}": value for name, value in held_out.items()})
+    log.close()
 
 
 def write_reconstructions(path: Path, ids, spectrograms: bool, rng) -> None:
@@ -86,7 +87,9 @@ def write_reconstructions(path: Path, ids, spectrograms: bool, rng) -> None:
         inputs = rng.normal(size=(len(ids), features)).astype(np.float32)
         basis = rng.normal(size=(5, 1, features))
         traversals = np.linspace(-3, 3, 7)[:, None] * basis * 0.2
-        files.write_npz(path, ids=ids, inputs=inputs, outputs=0.8 * inputs, traversals=traversals)
+        decoded = [ids, inputs, 0.8 * inputs, np.zeros(features), np.ones(features), traversals]
+        values = np.tile(np.linspace(-3, 3, 7), (5, 1))
+        reconstructions.write(path, Reconstructions(*decoded, np.arange(5), values))
         return
     time, band = np.arange(frames)[:, None], np.arange(bands)
     inputs = np.stack(
@@ -100,18 +103,22 @@ def write_reconstructions(path: Path, ids, spectrograms: bool, rng) -> None:
     outputs = np.stack(
         [np.apply_along_axis(np.convolve, 0, x, np.ones(9) / 9, "same") for x in inputs]
     )
-    values = np.linspace(-1, 1, 7)[:, None, None]
-    traversals = np.stack([outputs[i] * (1 + 0.2 * values) for i in range(min(3, len(ids)))])
+    values = np.tile(np.linspace(-1, 1, 7), (3, 1))
+    traversals = outputs[:1, None] * (1 + 0.2 * values[..., None, None])
     hertz = 700 * (10 ** (np.linspace(0, 3.9, bands) / 2.595 * 1.0) - 1) + 20
-    files.write_npz(
-        path,
+    data = Reconstructions(
         ids=ids,
         inputs=inputs,
         outputs=outputs.astype(np.float32),
+        center=inputs.mean(axis=(0, 1)),
+        scale=inputs.std(axis=(0, 1)),
         traversals=traversals.astype(np.float32),
-        hop_seconds=np.array(512 / 22050),
+        dimensions=np.arange(3),
+        values=values,
+        hop_seconds=512 / 22050,
         mel_frequencies=hertz,
     )
+    reconstructions.write(path, data)
 
 
 def draw(outdir: Path, methods=METHODS, **settings) -> list[Path]:
@@ -188,7 +195,17 @@ def test_titles_say_what_and_how_many(tmp_path, titles):
     assert titles["vae_pca_clusters"] == "VAE latents (16-d), PCA, coloured by cluster, n = 60"
     assert titles["pca_pca_by_genre"] == "PCA (8-d), PCA, coloured by genre, n = 60"
     assert titles["vae_silhouette"] == "VAE latents (16-d), silhouettes, n = 54"
-    assert titles["reconstructions"] == "Inputs and reconstructions, 4 of 4 tracks"
+    assert titles["reconstructions"] == "Inputs and reconstructions, n = 4"
+
+
+def test_of_columns_with_equal_values_only_the_first_colours_plots(tmp_path, titles):
+    write_run(tmp_path)
+    rows = files.read_csv(tmp_path / "metadata.csv")
+    rows = [row | {"label": row["genre"]} for row in rows]
+    files.write_csv(tmp_path / "metadata.csv", list(rows[0]), rows)
+    draw(tmp_path, methods=METHODS[:1], color_by=("label", "language", "genre"))
+    assert {"vae_pca_by_label", "vae_pca_by_language"} <= titles.keys()
+    assert "vae_pca_by_genre" not in titles
 
 
 def test_every_plot_of_a_supervised_method_says_so(tmp_path, titles):
@@ -228,9 +245,11 @@ def test_a_run_of_one_two_or_three_tracks_is_drawn(tmp_path, n):
 
 def test_metrics_that_were_not_finite_are_gaps(tmp_path, titles):
     write_run(tmp_path)
-    (tmp_path / "train_metrics.jsonl").write_text(
-        '{"step": 1, "train/loss": null}\n{"step": 2, "train/loss": 3.0}\n{"step": 3, "tr'
-    )
+    (tmp_path / "train_metrics.jsonl").unlink()
+    log = History(tmp_path, 0)
+    log.log(1, {"train/loss": np.nan})
+    log.log(2, {"train/loss": 3.0})
+    log.close()
     draw(tmp_path)
     assert "training_curves" in titles
 

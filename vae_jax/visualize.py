@@ -15,7 +15,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
-from vae_jax import files, history, palette, plots, projections, reconstructions
+from vae_jax import (
+    files,
+    history,
+    palette,
+    plots,
+    projections,
+    reconstruction_plots,
+    reconstructions,
+)
 from vae_jax.console import Progress
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest
@@ -138,8 +146,7 @@ def _method_plots(
 
     by_value = {
         column: palette.by_value(values)
-        for column in settings.color_by
-        if len({*(values := manifest.column(column, ids))} - {""}) >= 2
+        for column, values in _color_columns(manifest, settings.color_by, ids).items()
     }
     labels = clusters.clusters(f"{method.prefix}cluster", ids)
     if labels is not None:
@@ -161,6 +168,18 @@ def _method_plots(
     return table, todo
 
 
+def _color_columns(
+    manifest: Manifest, columns: Sequence[str], ids: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return the columns that tell tracks apart; of equal ones, such as label and genre, one."""
+    chosen: dict[str, list[str]] = {}
+    for column in columns:
+        values = manifest.column(column, ids)
+        if len({*values} - {""}) >= 2 and values not in chosen.values():
+            chosen[column] = values
+    return chosen
+
+
 def _model_plots(outdir: Path, model: Method) -> Plots:
     """Return the plots of the model's training and of what it reconstructs."""
     todo: Plots = {}
@@ -168,17 +187,18 @@ def _model_plots(outdir: Path, model: Method) -> Plots:
     if curves:
         title = f"Training{model.mark}"
         todo["training_curves"] = functools.partial(plots.training_curves, curves, title)
-    decoded = outdir / "reconstructions.npz"
+    decoded = outdir / reconstructions.FILE
     if decoded.exists():
         data = reconstructions.read(decoded)
-        shown = min(len(data.ids), reconstructions.MAX_EXAMPLES)
-        title = f"Inputs and reconstructions{model.mark}, {shown} of {len(data.ids)} tracks"
+        title = f"Inputs and reconstructions{model.mark}, n = {len(data.ids)}"
         todo["reconstructions"] = functools.partial(
-            reconstructions.reconstruction_figure, data, title
+            reconstruction_plots.reconstruction_figure, data, title
         )
         if data.traversals is not None:
             title = f"Latent traversals{model.mark}"
-            todo["traversals"] = functools.partial(reconstructions.traversal_figure, data, title)
+            todo["traversals"] = functools.partial(
+                reconstruction_plots.traversal_figure, data, title
+            )
     return todo
 
 
@@ -228,13 +248,13 @@ def _read_embedding(path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def _curves(lines: Sequence[Mapping[str, float]]) -> dict[str, plots.Curve]:
-    """Return the steps and the values of every metric, without those that were not finite."""
+    """Return the finite values of every metric by step, without metrics that are always 0."""
     names = dict.fromkeys(name for line in lines for name in line if name != "step")
     points = {name: [line for line in lines if line.get(name) is not None] for name in names}
     return {
         name: (np.array([x["step"] for x in chosen]), np.array([x[name] for x in chosen]))
         for name, chosen in points.items()
-        if chosen
+        if any(x[name] for x in chosen)
     }
 
 
