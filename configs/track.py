@@ -14,9 +14,12 @@ def get_config() -> ConfigDict:
     config.name = "track"
     config.feature.name = "mfcc_frames"
     config.model.name = "track"
-    config.model.latent_dim = 32
-    config.model.hidden_dims = (128,)
-    config.model.segment_frames = 43  # 1 s
+    config.model.latent_dim = 16
+    config.model.hidden_dims = (64,)
+    config.model.segment_dim = 16
+    config.model.segment_frames = 128  # 3 s
+    config.model.num_segments = 8
     config.train.batch_size = 32
-    config.train.num_steps = 1500
+    config.train.num_steps = 500
+    config.train.learning_rate = 3e-3
     return config

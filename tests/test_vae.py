@@ -49,7 +49,9 @@ def test_the_loss_equals_a_float64_reference(beta, free_bits):
     real = weight == 1
     expected = reconstruction[real].mean()
     expected += beta * np.maximum(kl[real].mean(axis=0), free_bits).sum()
-    terms = Elbo(jnp.array(reconstruction), jnp.array(kl), jnp.zeros(6), jnp.zeros((6, 3)))
+    terms = Elbo(
+        jnp.array(reconstruction), jnp.array(kl), jnp.zeros(6), jnp.zeros((6, 3)), jnp.zeros(6)
+    )
     found = loss(terms, jnp.array(weight), beta, free_bits)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
@@ -140,7 +142,7 @@ def test_a_tracks_posterior_is_the_mean_over_its_real_segments():
 
 
 def test_a_deterministic_model_ignores_the_key_and_has_no_kl():
-    module = build(config_of(name="mlp", deterministic=True), (5,))
+    module = build(config_of(name="mlp", deterministic=True, input_noise=0.0), (5,))
     inputs = Inputs(jnp.ones((4, 5)))
     variables = module.init(jax.random.key(0), inputs, jax.random.key(0))
     first, second = (module.apply(variables, inputs, jax.random.key(i)) for i in (1, 2))

@@ -14,8 +14,8 @@ from vae_jax.views import fuse
 def raw(records: Records, lyrics_weight: float) -> np.ndarray:
     """Return each track's standardised features as one vector, [N, D] float32.
 
-    Frames become their mean and standard deviation per band; modalities are weighted and
-    concatenated as in early fusion, with zeros where a track has none.
+    Frames become their mean, standard deviation and mean absolute change per band; modalities are
+    weighted and concatenated as in early fusion, with zeros where a track has none.
     """
     columns: dict[str, list[np.ndarray]] = {name: [] for name in records.arrays}
     for position in range(len(records)):
@@ -45,11 +45,12 @@ def pca(features: np.ndarray, num_components: int, seed: int) -> np.ndarray:
 
 
 def _summary(frames: np.ndarray) -> np.ndarray:
-    """Return mean and standard deviation over time, [T, F] -> [2F], of a track without any: 0."""
+    """Return mean, standard deviation and mean absolute change, [T, F] -> [3 F]; 0 if T is 0."""
     if not len(frames):
-        return np.zeros(2 * frames.shape[1], np.float32)
+        return np.zeros(3 * frames.shape[1], np.float32)
     frames = frames.astype(np.float32)
-    return np.concatenate([frames.mean(axis=0), frames.std(axis=0)])
+    change = np.abs(np.diff(frames, axis=0)).sum(axis=0) / max(len(frames) - 1, 1)
+    return np.concatenate([frames.mean(axis=0), frames.std(axis=0), change])
 
 
 def _standardise(records: Records, name: str, values: np.ndarray) -> np.ndarray:

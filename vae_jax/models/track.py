@@ -10,7 +10,7 @@ the segment itself through convolutions.
 Letters: B tracks, S segments, T frames, F bands, D size of a description, L latent dimensions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vae_jax.models import conv2d
-from vae_jax.models.mlp import Mlp
 from vae_jax.models.vae import Elbo, Gaussian, Inputs, Posterior
 
 TEMPERATURE = 0.1  # of the contrastive term's cosine similarities
@@ -36,6 +35,8 @@ class TrackVae(nn.Module):
         Maps latents, [B S, L + segment_dim], to the likelihood's mean, [B S, D].
     latent_dim, segment_dim
         Sizes of the track's and of the segments' latents.
+    description_dim
+        D; the likelihood learns a standard deviation for each.
     sees_segments
         Whether the encoder sees the segments, [T, F], instead of their descriptions, [D].
     contrast
@@ -46,11 +47,12 @@ class TrackVae(nn.Module):
     decoder: nn.Module
     latent_dim: int
     segment_dim: int
+    description_dim: int
     sees_segments: bool
     contrast: float
 
     def setup(self) -> None:  # noqa: D102 (Linen's own)
-        self.log_scale = self.param("log_scale", nn.initializers.zeros, ())
+        self.log_scale = self.param("log_scale", nn.initializers.zeros, (self.description_dim,))
 
     def encode(self, inputs: Inputs) -> Posterior:
         """Return the posterior of each track given its segments, [B, L]."""
@@ -114,6 +116,22 @@ class TrackVae(nn.Module):
         return (there[0] + there[1]) / 2
 
 
+class SkipMlp(nn.Module):
+    """A linear map plus an MLP that starts at zero: all that few tracks support, and a start."""
+
+    features: Sequence[int]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [B, D] to [B, features[-1]]."""
+        *widths, size = self.features
+        hidden = x
+        for width in widths:
+            hidden = nn.silu(nn.Dense(width)(hidden))
+        correction = nn.Dense(size, use_bias=False, kernel_init=nn.initializers.zeros)
+        return nn.Dense(size)(x) + correction(hidden)
+
+
 def multiply(evidence: Posterior, mask: jax.Array) -> Posterior:
     """Multiply the prior N(0, I) with the evidence of the segments that there are.
 
@@ -139,6 +157,8 @@ def build(config: Mapping[str, Any], input_shape: Mapping[str, tuple[int, ...]])
             tuple(model["channels"]), model["kernel_size"], outputs, model["dtype"]
         )
     else:
-        encoder = Mlp((*hidden, outputs))
-    decoder = Mlp((*reversed(hidden), size))
-    return TrackVae(encoder, decoder, latent_dim, segment_dim, sees_segments, model["contrast"])
+        encoder = SkipMlp((*hidden, outputs))
+    decoder = SkipMlp((*reversed(hidden), size))
+    return TrackVae(
+        encoder, decoder, latent_dim, segment_dim, size, sees_segments, model["contrast"]
+    )

@@ -1,0 +1,1 @@
+"""Benchmarks: time, memory and quality, against peers and against the limit."""

@@ -1,0 +1,348 @@
+"""Measures whether VAEs find structure in a collection that raw features and PCA do not.
+
+python -m benchmarks.quality --manifest=PATH/metadata.csv --label=genre --outdir=DIR [--seeds=10]
+
+Every method is clustered by k-means into as many clusters as there are labels, once per seed; a
+model is trained anew with each seed, the same that its k-means starts from. Nothing is chosen by
+label but the reference, the best of raw features and PCA, which makes the comparison harder.
+
+Writes `quality.csv` (a row per method and seed), `quality.md` and `quality.png`. What is trained
+stays in the folder: a run that was stopped continues, and a second one only scores.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import hybrid, mlp, track
+from vae_jax import baselines, files, manifest, stages
+from vae_jax.errors import UserError
+
+RAW_AND_PCA = (  # of MFCC frames: mean, std and mean |change|; without the last; what `track` sees
+    *("raw", "PCA", "PCA whitened", "raw, no change", "PCA, no change"),
+    *("raw, modulation", "PCA, modulation"),
+)
+DRAWS = 500  # of the bootstrap
+# Column -> title.
+METRICS = {
+    **{"ami": "AMI", "nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"},
+    **{"silhouette": "silhouette", "common_silhouette": "common silhouette"},
+    **{"artist_precision_at_1": "artist P@1", "artist_mean_average_precision": "artist MAP"},
+}
+COMPARED = ("ami", "accuracy")  # with an interval of the difference to the reference
+CHANCE = {
+    **{"ami": "ami_null", "nmi": "nmi_null", "accuracy": "accuracy_null", "purity": "majority"},
+    "artist_precision_at_1": "artist_precision_at_1_chance",
+    "artist_mean_average_precision": "artist_mean_average_precision_chance",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One representation of the tracks, clustered with every seed.
+
+    Attributes
+    ----------
+    spaces
+        The tracks' points for each seed, [N, L] each.
+    labels
+        Their clusters for each seed, [R, N].
+    rows
+        Their scores for each seed.
+    """
+
+    spaces: list[np.ndarray]
+    labels: np.ndarray
+    rows: list[dict[str, Any]]
+
+    def mean(self, column: str) -> float:
+        """Return a score's mean over the seeds; NaN where it is undefined."""
+        return float(np.mean([row[column] for row in self.rows]))
+
+
+def main(path: str, label: str, outdir: Path, num_seeds: int) -> str:
+    """Run the benchmark, write its three files, and return the table."""
+    if num_seeds < 1:
+        raise UserError(f"--seeds is {num_seeds}, but must be 1 or more.")
+    tracks = manifest.read(path, requires=[label])
+    with_lyrics = any(one.lyrics for one in tracks.tracks)
+    ids, spaces = _embed(path, outdir, num_seeds, with_lyrics)
+    classes = np.array(tracks.column(label, ids.tolist()))
+    artists = np.array(tracks.column("artist", ids.tolist()))
+    k = len(set(classes) - {""})
+    if k < 2:
+        raise UserError(f"{path}: column {label!r} has {k} labels, but comparing needs 2 or more.")
+    methods = {
+        name: _score(name, points, spaces["raw"][0], classes, artists, k)
+        for name, points in spaces.items()
+    }
+    reference = max(
+        (name for name in methods if name in RAW_AND_PCA),
+        key=lambda name: methods[name].mean("ami"),
+    )
+    intervals = bootstrap(
+        {name: method.labels for name, method in methods.items()}, reference, classes
+    )
+    rows = [row for method in methods.values() for row in method.rows]
+    files.write_csv(outdir / "quality.csv", list(rows[0]), rows)
+    heading = (
+        f"{Path(path).absolute().parent.name}: {len(ids)} tracks, "
+        f"{int((classes != '').sum())} of them with a {label}; k-means, k={k}, {num_seeds} seeds"
+    )
+    text = table(methods, reference, intervals, heading)
+    with files.atomic_write(outdir / "quality.md") as file:
+        file.write(text.encode())
+    _draw(methods, reference, heading, outdir / "quality.png")
+    return text
+
+
+def bootstrap(
+    labels: Mapping[str, np.ndarray], reference: str, classes: np.ndarray
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return the 95% interval of each method's difference to the reference, by metric.
+
+    Each of `DRAWS` draws takes tracks with replacement, the same for all methods, and averages
+    the difference over the seeds (Efron and Tibshirani 1993, section 13.3): the intervals say how
+    far other tracks from the same source would move it.
+
+    Parameters
+    ----------
+    labels
+        Clusters of the tracks with each seed, [R, N], by method.
+    reference
+        The method to compare with.
+    classes
+        [N]; tracks with an empty string are left out.
+    """
+    rng, (labelled,) = np.random.default_rng(0), np.nonzero(classes != "")
+    values: dict[str, list[tuple[float, float]]] = {name: [] for name in labels}
+    for _ in range(DRAWS):
+        drawn = rng.choice(labelled, len(labelled))
+        for name, found in labels.items():
+            scores = [_agreement(classes[drawn], one[drawn]) for one in found]
+            values[name].append(tuple(np.mean(scores, axis=0)))
+    intervals = {}
+    for name, own in values.items():
+        difference = np.array(own) - np.array(values[reference])
+        low, high = np.quantile(difference, (0.025, 0.975), axis=0)
+        intervals[name] = dict(zip(COMPARED, zip(low, high, strict=True), strict=True))
+    return intervals
+
+
+def table(
+    methods: Mapping[str, Method],
+    reference: str,
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]],
+    heading: str,
+) -> str:
+    """Lay the results out as Markdown."""
+    columns = [name for name in METRICS if not math.isnan(methods[reference].mean(name))]
+    titles = [METRICS[name] for name in columns]
+    titles += [f"{METRICS[name]} - {reference}" for name in COMPARED]
+    lines = [["method", "size", *titles], ["---"] * (len(titles) + 2)]
+    for name, method in methods.items():
+        cells = [name, str(method.spaces[0].shape[1])]
+        for column in columns:
+            std = np.std([row[column] for row in method.rows], ddof=min(1, len(method.rows) - 1))
+            cells.append(f"{method.mean(column):.3f} ± {std:.3f}")
+        for column in COMPARED:
+            low, high = intervals[name][column]
+            difference = method.mean(column) - methods[reference].mean(column)
+            same = name == reference
+            cells.append("" if same else f"{difference:+.3f} ({low:+.3f} to {high:+.3f})")
+        lines.append(cells)
+    chance = {name: methods[reference].mean(column) for name, column in CHANCE.items()}
+    cells = [f"{chance[name]:.3f}" if name in chance else "" for name in columns]
+    lines.append(["chance", "", *cells, *[""] * len(COMPARED)])
+    body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return (
+        f"{heading}.\n\n{body}\n\n"
+        "Mean ± standard deviation over seeds, each a training and a start of k-means. "
+        f"Differences to {reference}, which has the highest AMI of raw features and PCA, with 95% "
+        "intervals of a paired bootstrap over tracks. Chance: permuted labels; for purity, the "
+        "commonest label. Common silhouette: in the raw features.\n"
+    )
+
+
+def _embed(
+    path: str, outdir: Path, num_seeds: int, with_lyrics: bool
+) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
+    """Train every model with every seed; return the ids [N] and each method's points by seed."""
+    models: dict[str, Callable[[], ConfigDict]] = {
+        **{"autoencoder": _autoencoder, "VAE": mlp.get_config},
+        **{"track VAE, untrained": _untrained, "track VAE": track.get_config},
+    }
+    if with_lyrics:
+        models["hybrid VAE"] = hybrid.get_config
+    found: dict[str, list[dict[str, Any]]] = {}
+    configs: dict[str, ConfigDict] = {}
+    for seed in range(num_seeds):
+        for name, get_config in models.items():
+            config = configs[name] = get_config()
+            config.update(manifest=path, seed=seed, baselines=("raw", "pca"))
+            config.update(data_dir=str(outdir / "data"), checkpoint_dir=str(outdir / "checkpoints"))
+            folder = outdir / "runs" / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+            print(f"{name}, seed {seed}", file=sys.stderr, flush=True)
+            found.setdefault(name, []).append(_latents(config, folder / "latents.npz"))
+            for source, suffix in (("track VAE", ""), ("VAE", ", no change")):
+                if name == source:
+                    raw, pca = (
+                        files.read_npz(folder / "baselines" / f"{kind}.npz")
+                        for kind in ("raw", "pca")
+                    )
+                    found.setdefault(f"raw{suffix}", []).append(raw)
+                    found.setdefault(f"PCA{suffix}", []).append(pca)
+    found["PCA whitened"] = [one | {"latents": _whiten(one["latents"])} for one in found["PCA"]]
+    described, size = _descriptions(configs["track VAE"]), found["PCA"][0]["latents"].shape[1]
+    found["raw, modulation"] = [described] * num_seeds
+    found["PCA, modulation"] = [
+        described | {"latents": baselines.pca(described["latents"], size, seed)}
+        for seed in range(num_seeds)
+    ]
+    names = [*RAW_AND_PCA, *models]
+    ids = found["raw"][0]["ids"]
+    for name in names:
+        ids = ids[np.isin(ids, found[name][0]["ids"])]  # features may fail for different tracks
+    return ids, {name: [_rows(one, ids) for one in found[name]] for name in names}
+
+
+def _latents(config: ConfigDict, path: Path) -> dict[str, np.ndarray]:
+    stages.run(config, path.parent, ("features", "train", "embed"), None)
+    return files.read_npz(path)
+
+
+def _descriptions(config: ConfigDict) -> dict[str, np.ndarray]:
+    """Return the mean over each track's segments of what the track VAE sees, standardised."""
+    import jax
+
+    from vae_jax import config as config_lib
+    from vae_jax.description import Description
+    from vae_jax.input_pipeline import Source
+
+    records = stages.Run(config, Path()).records
+    _, view = Description.of(config_lib.to_dict(config), records, []).build()
+    whole, means = jax.jit(view.whole), []
+    for position in range(len(records)):
+        inputs = whole(Source(records).load(np.array([position])))
+        weight = np.asarray(inputs.mask[0])[:, None]
+        means.append((weight * inputs.x["description"][0]).sum(axis=0) / weight.sum())
+    points = np.array(means)
+    return {"ids": records.ids, "latents": (points - points.mean(axis=0)) / points.std(axis=0)}
+
+
+def _autoencoder() -> ConfigDict:
+    config = mlp.get_config()
+    config.model.deterministic = True
+    return config
+
+
+def _untrained() -> ConfigDict:
+    """Return the track VAE's config with one step that changes nothing: random features."""
+    config = track.get_config()
+    config.train.update(num_steps=1, learning_rate=1e-12)
+    return config
+
+
+def _whiten(points: np.ndarray) -> np.ndarray:
+    return points / np.maximum(points.std(axis=0), 1e-12)
+
+
+def _rows(latents: Mapping[str, np.ndarray], ids: np.ndarray) -> np.ndarray:
+    """Return the points of the given tracks, in their order."""
+    position = {id_: i for i, id_ in enumerate(latents["ids"].tolist())}
+    return latents["latents"][[position[id_] for id_ in ids.tolist()]]
+
+
+def _score(
+    name: str,
+    spaces: list[np.ndarray],
+    common: np.ndarray,
+    classes: np.ndarray,
+    artists: np.ndarray,
+    k: int,
+) -> Method:
+    """Cluster one method's points with every seed, and score points and clusters."""
+    from vae_jax import clustering, config, metrics
+
+    options = config.get_config().cluster
+    options.num_clusters = k
+    labels, rows = [], []
+    for seed, points in enumerate(spaces):
+        found = clustering.cluster(points, options, seed).labels
+        own = metrics.internal(points, found, options.silhouette_sample, 0)
+        shared = metrics.internal(common, found, options.silhouette_sample, 0)
+        searched = asdict(metrics.retrieval(points, artists, 0))
+        rows.append(
+            {"method": name, "size": points.shape[1], "seed": seed, "k": k, "n": len(points)}
+            | asdict(own)
+            | {"common_silhouette": shared.silhouette}
+            | asdict(metrics.external(found, classes, 0))
+            | {f"artist_{key}": value for key, value in searched.items()}
+        )
+        labels.append(found)
+    return Method(spaces, np.array(labels), rows)
+
+
+def _agreement(classes: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return AMI and accuracy."""
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import adjusted_mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
+
+    counts = contingency_matrix(classes, labels)
+    matched = counts[linear_sum_assignment(counts, maximize=True)].sum()
+    return float(adjusted_mutual_info_score(classes, labels)), float(matched / counts.sum())
+
+
+def _draw(methods: Mapping[str, Method], reference: str, heading: str, path: Path) -> None:
+    """Draw every seed's scores as dots, one row per method, with the reference and chance."""
+    from matplotlib.figure import Figure
+
+    from vae_jax import plots
+
+    shown = ["ami", "accuracy", "artist_precision_at_1"]
+    shown = [name for name in shown if not math.isnan(methods[reference].mean(name))]
+    figure = Figure(figsize=(2.2 + 3.2 * len(shown), 1.2 + 0.34 * len(methods)))
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    names = list(methods)
+    for axes, column in zip(panels, shown, strict=True):
+        for row, name in enumerate(names):
+            color = "#777777" if name in RAW_AND_PCA or "untrained" in name else "#0072B2"
+            values = [one[column] for one in methods[name].rows]
+            axes.scatter(values, [row] * len(values), s=12, alpha=0.5, color=color, linewidths=0)
+            axes.scatter(methods[name].mean(column), row, marker="|", s=260, color=color)
+        axes.axvline(methods[reference].mean(column), color="#777777", lw=0.8, ls="--")
+        axes.axvline(methods[reference].mean(CHANCE[column]), color="#777777", lw=0.8, ls=":")
+        axes.set_xlabel(METRICS[column])
+        plots.plain(axes)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    title = f"{heading}\nbar: mean; dashed: {reference}, the best of raw and PCA; dotted: chance"
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+    figure.tight_layout()
+    plots.save(figure, path)
+
+
+def run(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--manifest", required=True)
+    parser.add_argument("--label", default="label", help="the column to compare clusters with")
+    parser.add_argument("--outdir", required=True, type=Path)
+    parser.add_argument("--seeds", type=int, default=10)
+    args = parser.parse_args(argv)
+    try:
+        print(main(args.manifest, args.label, args.outdir, args.seeds))
+    except UserError as error:
+        sys.exit(f"benchmarks.quality: {error}")
+
+
+if __name__ == "__main__":
+    run()
