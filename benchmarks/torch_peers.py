@@ -1,0 +1,118 @@
+"""The same VAEs in PyTorch, trained at its best, for `benchmarks.train`."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+CALIBRATION_STEPS = 10
+
+
+class ChannelNorm(nn.LayerNorm):
+    """Layer normalisation over the channels of [B, C, H, W], which lie last in memory."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class Vae(nn.Module):
+    """`vae_jax.models.vae.Vae`: learned scale, noise on the input, one posterior sample."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, input_noise: float) -> None:
+        super().__init__()
+        self.encoder, self.decoder, self.input_noise = encoder, decoder, input_noise
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the negative ELBO per example."""
+        noisy = x + self.input_noise * torch.randn_like(x)
+        mean, log_variance = self.encoder(noisy).chunk(2, dim=-1)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        error = (x - self.decoder(z)) * torch.exp(-self.log_scale)
+        nats = 0.5 * (error.square() + math.log(2 * math.pi)) + self.log_scale
+        kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
+        return nats.flatten(1).sum(1).mean() + kl.sum(1).mean()
+
+    @torch.no_grad()
+    def squared_error(self, x: torch.Tensor) -> float:
+        """Return the mean squared error of the reconstruction from one posterior sample."""
+        mean, log_variance = self.encoder(x).chunk(2, dim=-1)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        return float((x - self.decoder(z)).square().mean())
+
+
+def mlp(input_dim: int, hidden: Sequence[int], latent_dim: int, input_noise: float) -> Vae:
+    """Return the model of `vae_jax.models.mlp`."""
+    encoder = _dense((input_dim, *hidden, 2 * latent_dim))
+    return Vae(encoder, _dense((latent_dim, *reversed(hidden), input_dim)), input_noise)
+
+
+def conv2d(size: int, channels: Sequence[int], latent_dim: int, input_noise: float) -> Vae:
+    """Return the model of `vae_jax.models.conv2d` with kernels of 3, for [B, 1, size, size]."""
+    small = size // 2 ** len(channels)
+    encoder: list[nn.Module] = []
+    for inputs, outputs in pairwise((1, *channels)):
+        encoder += [nn.Conv2d(inputs, outputs, 3, 2, 1), ChannelNorm(outputs), nn.SiLU()]
+    encoder += [nn.Flatten(), nn.Linear(channels[-1] * small**2, 2 * latent_dim)]
+    decoder: list[nn.Module] = [
+        nn.Linear(latent_dim, channels[-1] * small**2),
+        nn.Unflatten(1, (channels[-1], small, small)),
+    ]
+    for inputs, outputs in pairwise((*reversed(channels), 1)):
+        decoder += [ChannelNorm(inputs), nn.SiLU()]
+        decoder += [nn.Conv2d(inputs, 4 * outputs, 3, 1, 1), nn.PixelShuffle(2)]
+    model = Vae(nn.Sequential(*encoder), nn.Sequential(*decoder), input_noise)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def stepper(
+    model: Vae, data: np.ndarray, batch_size: int, learning_rate: float, variant: str
+) -> Callable[[], None]:
+    """Return one training step, at the thread count that is best for it here.
+
+    `variant` is "eager", "fused" (AdamW in one kernel) or "compiled" (by torch.compile, fused).
+    """
+    inputs = torch.from_numpy(data)
+    if inputs.ndim == 4:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    fused = None if variant == "eager" else True
+    optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=1e-4, fused=fused)
+    forward: Any = torch.compile(model) if variant == "compiled" else model
+
+    def step() -> None:
+        x = inputs[torch.randint(len(inputs), (batch_size,))]
+        optimizer.zero_grad()
+        forward(x).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    torch.set_num_threads(min(_thread_counts(), key=lambda threads: _calibrate(step, threads)))
+    return step
+
+
+def _thread_counts() -> list[int]:
+    cores = len(os.sched_getaffinity(0))
+    return sorted({cores, *(2**i for i in range(8) if 2**i < cores)})
+
+
+def _calibrate(step: Callable[[], None], threads: int) -> float:
+    torch.set_num_threads(threads)
+    step()
+    started = time.perf_counter()
+    for _ in range(CALIBRATION_STEPS):
+        step()
+    return time.perf_counter() - started
+
+
+def _dense(sizes: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
