@@ -2,6 +2,8 @@
 
 python -m vae_jax.main --config=configs/conv.py --config.manifest=PATH/metadata.csv
 
+About seven minutes of training on two cores, for 100 tracks of 30 s.
+
 DBSCAN instead of k-means: --config.cluster.method=dbscan --config.cluster.eps=0.8
 """
 
@@ -18,5 +20,5 @@ def get_config() -> ConfigDict:
     config.model.name = "conv2d"
     config.model.latent_dim = 32
     config.train.batch_size = 32  # tracks, one segment of 128 frames (3 s) of each
-    config.train.num_steps = 2000
+    config.train.num_steps = 1000
     return config
