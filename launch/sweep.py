@@ -309,6 +309,7 @@ def _start(run: Run, own_session: bool) -> subprocess.Popen:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=own_session,  # so that a terminal's Ctrl-C reaches only this process
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},  # the log keeps the order of its lines
         )
 
 

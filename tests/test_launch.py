@@ -537,6 +537,8 @@ def test_a_local_cluster_passes_signals_on_and_returns_the_status_of_preemption(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell ignores SIGINT for good if it was ignored when it began, as in a background job.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     waiting = {"[0] ready", "[1] ready"}
     while waiting:
