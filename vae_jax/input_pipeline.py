@@ -120,9 +120,9 @@ class Feed:
     def __init__(self, source: Source, mesh: Mesh, batch_size: int, max_resident: int) -> None:
         self._source, self._mesh = source, mesh
         self._batch_size = batch_size
-        streamed = source.bytes_per_track * batch_size
-        fits = source.bytes_per_track * len(source) <= max_resident
-        self.max_steps = None if fits else max(1, DISPATCH_BYTES // streamed)
+        per_track = source.bytes_per_track  # reads a record
+        fits = per_track * len(source) <= max_resident
+        self.max_steps = None if fits else max(1, DISPATCH_BYTES // (per_track * batch_size))
         tracks = source.load(np.arange(len(source))) if fits else {}
         self.resident = sharding.place_whole(mesh, tracks)
 

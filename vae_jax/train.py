@@ -139,9 +139,8 @@ def prepare(source: Source, description: Description) -> Program:
     model, view = description.build()
     objective = Objective(model, view, *(config["model"][name] for name in OBJECTIVE_KEYS))
     optimizer = make_optimizer(settings)
-    make_keys = partial(jax.random.split, num=3)
     init_key, train_key, eval_key = jax.jit(
-        lambda: tuple(make_keys(jax.random.key(config["seed"]))), out_shardings=whole
+        lambda: tuple(jax.random.split(jax.random.key(config["seed"]), 3)), out_shardings=whole
     )()
     state = jax.jit(partial(init_state, objective, optimizer), out_shardings=whole)(
         init_key, source.load(training[:1]) | {"position": training[:1]}
