@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from configs import hybrid, mlp, track
 from vae_jax import baselines, files, manifest, stages
 from vae_jax.errors import UserError
+from vae_jax.run import Run
 
 RAW_AND_PCA = (  # of MFCC frames: mean, std and mean |change|; without the last; what `track` sees
     *("raw", "PCA", "PCA whitened", "raw, no change", "PCA, no change"),
@@ -226,7 +227,7 @@ def _descriptions(config: ConfigDict) -> dict[str, np.ndarray]:
     from vae_jax.description import Description
     from vae_jax.input_pipeline import Source
 
-    records = stages.Run(config, Path()).records
+    records = Run(config, Path()).records
     _, view = Description.of(config_lib.to_dict(config), records, []).build()
     whole, means = jax.jit(view.whole), []
     for position in range(len(records)):

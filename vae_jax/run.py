@@ -1,0 +1,132 @@
+"""One run: its config, its manifest, and the names of its files and folders.
+
+Features live under `config.data_dir` and checkpoints under `config.checkpoint_dir`, in folders
+named after what they were made from, so that runs share them; everything else is in the run's
+outdir.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from vae_jax import config as config_lib
+from vae_jax import files, manifest, records, urls
+
+LATENTS = "latents.npz"
+CLUSTERS = "clusters.csv"
+CLUSTERING_METRICS = "clustering_metrics.csv"
+TRAIN_METRICS = "train_metrics.jsonl"
+FAILED = "failed.csv"
+MARKERS = ".stages"
+SUBFOLDERS = ("baselines", "latent_visualization", MARKERS)  # of the outdir
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its config, its manifest and its folders.
+
+    Attributes
+    ----------
+    checkpoint
+        A folder of checkpoints to embed with, instead of training, or None.
+    beam_options
+        Of the Beam pipeline that extracts features, as on a command line.
+    """
+
+    config: ConfigDict
+    outdir: Path
+    checkpoint: Path | None = None
+    beam_options: str = ""
+
+    @cached_property
+    def manifest(self) -> manifest.Manifest:
+        """The tracks."""
+        return manifest.read(self.config.manifest)
+
+    @cached_property
+    def lyrics(self) -> dict[str, Any] | None:
+        """The embedding of lyrics inside `checkpoint`, if it has one; else one is learned."""
+        if not self.checkpoint:
+            return None
+        from vae_jax import checkpoints
+
+        step = checkpoints.best_step(self.checkpoint)
+        return checkpoints.read_metadata(self.checkpoint, step)["lyrics"]
+
+    @cached_property
+    def records_dir(self) -> Path:
+        """The features' folder: one per manifest file, feature settings and given lyrics."""
+        path, feature = urls.absolute(self.config.manifest), self.config.feature
+        made_from = [path, config_lib.feature_settings(feature.to_dict())]
+        if self.lyrics:
+            made_from.append(self.lyrics)
+        digest = files.fingerprint(*made_from)
+        name = f"{PurePosixPath(path).parent.name}-{feature.name}-{digest[:8]}"
+        return Path(self.config.data_dir) / "records" / name
+
+    def checkpoint_dir(self, model: str = "vae") -> Path:
+        """Return a model's folder of checkpoints: one per features, model and settings."""
+        if self.checkpoint and model == "vae":
+            return self.checkpoint
+        config = self.model_config(model)
+        made_from = [self.records.fingerprint, self.conditions]
+        made_from += [config[key] for key in ("feature", "model", "train", "seed")]
+        suffix = "" if model == "vae" else f"-{model}"
+        name = f"{config['name']}{suffix}-{files.fingerprint(*made_from)[:8]}"
+        return Path(self.config.checkpoint_dir) / name
+
+    def model_config(self, model: str) -> dict[str, Any]:
+        """Return the config of a trained model: the VAE, or "ae", the plain autoencoder."""
+        config = config_lib.to_dict(self.config)
+        config["feature"] = config_lib.training_settings(config["feature"])
+        if model == "ae":
+            config["model"]["deterministic"] = True
+        return config
+
+    @property
+    def baselines(self) -> list[str]:
+        """The baselines; a checkpoint is of the VAE, so it has no plain autoencoder beside it."""
+        names = dict.fromkeys(self.config.baselines)  # a flag that is given twice adds up
+        return [name for name in names if name != "ae" or not self.checkpoint]
+
+    @property
+    def trained(self) -> list[str]:
+        """The models to train: the VAE, and the plain autoencoder where it is a baseline."""
+        return ["vae", "ae"] if "ae" in self.baselines else ["vae"]
+
+    @cached_property
+    def conditions(self) -> list[str]:
+        """Each track's value in the column that the model is told; empty without one."""
+        column = self.config.model.condition
+        return self.manifest.column(column, list(self.records.ids)) if column else []
+
+    @property
+    def supervised(self) -> list[str]:
+        """The methods that are told a column of the manifest."""
+        return self.trained if self.config.model.condition else []
+
+    @cached_property
+    def records(self) -> records.Records:
+        """The features, extracted before."""
+        return records.Records(self.records_dir)
+
+    @property
+    def methods(self) -> list[str]:
+        """The names of what is clustered: the VAE and the baselines."""
+        return ["vae", *self.baselines]
+
+    def folders(self) -> list[Path]:
+        """Return the folders beside the outdir that there are by now."""
+        if not (self.records_dir / records.INDEX).exists():
+            return []
+        folders = [self.records_dir, *(self.checkpoint_dir(name) for name in self.trained)]
+        return [path for path in folders if path.exists()]
+
+    def embeddings(self) -> list[Path]:
+        """Return the embedding files: the VAE's, the baselines' and `raw`, the common space."""
+        names = dict.fromkeys([*self.baselines, "raw"])
+        folder = self.outdir / "baselines"
+        return [self.outdir / LATENTS, *(folder / f"{name}.npz" for name in names)]
