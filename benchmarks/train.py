@@ -211,7 +211,7 @@ def _program(setting: Setting) -> tuple[Callable[[], None], Callable[[], float]]
         state, _ = program.train_steps(state, step, step + setting.steps)
         step += setting.steps
 
-    return run, lambda: float(program.evaluate(state.params)["squared_error"])
+    return run, lambda: program.evaluate(state.params)["squared_error"].item()
 
 
 def bare(setting: Setting, num_seeds: int, model: Any = None) -> Callable[[], None]:

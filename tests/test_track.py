@@ -226,10 +226,26 @@ def test_training_separates_tracks_that_differ(monkeypatch):
     state, _ = program.train_steps(program.state, 0, 200)
     model, view = description.build()
     tracks = some_tracks(range(NUM_TRACKS))
-    z = np.asarray(encode(model, {"params": state.params}, view.whole(tracks)).mean)
+    params = jax.tree.map(lambda leaf: leaf[0], state.params)
+    z = np.asarray(encode(model, {"params": params}, view.whole(tracks)).mean)
     distances = np.linalg.norm(z[:, None] - z, axis=-1)
     np.fill_diagonal(distances, np.inf)
     assert (records.groups[distances.argmin(axis=1)] == records.groups).mean() > 0.9
+
+
+@pytest.mark.parametrize("see", [lambda view: view.whole, lambda view: view.sample])
+def test_precomputed_descriptions_are_those_of_the_segments(see):
+    _, view = described().build()
+    tracks = some_tracks(range(NUM_TRACKS))
+    ready = jax.tree.map(jnp.asarray, dict(view.precompute(tracks)))
+    assert "features" not in ready
+    key = () if see(view) == view.whole else (jax.random.key(0),)
+    plain, precomputed = (see(view)(one, *key) for one in (tracks, ready))
+    mask = np.asarray(plain.mask)[..., None]
+    np.testing.assert_array_equal(plain.mask, precomputed.mask)
+    np.testing.assert_allclose(
+        mask * plain.x["description"], mask * precomputed.x["description"], atol=1e-5
+    )
 
 
 def test_many_devices_train_as_one_does(monkeypatch):
@@ -238,5 +254,5 @@ def test_many_devices_train_as_one_does(monkeypatch):
         use_devices(monkeypatch, number)
         program = train.prepare(Source(StubRecords()), described())
         _, metrics = program.train_steps(program.state, 0, 5)
-        losses.append(float(metrics["loss"]))
+        losses.append(metrics["loss"].item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.name = "default"  # names the default output folders
     config.manifest = "data/demo/metadata.csv"
     config.seed = 0
+    config.num_seeds = 1  # models trained together, with the seeds from `seed` on
     config.data_dir = "data"  # feature records go to <data_dir>/records/
     config.checkpoint_dir = "checkpoints"
     config.baselines = ("pca", "raw")  # clustered beside the VAE
@@ -258,7 +259,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         (lambda value: bool(re.fullmatch(r"\w[\w.-]{0,99}", value))),
         "up to 100 letters, digits, _, - and ., since it names folders",
     ),
-    "seed": ((lambda value: 0 <= value < 2**32), "from 0 to 2**32 - 1"),
+    "seed": ((lambda value: 0 <= value < 2**31), "from 0 to 2**31 - 1"),
+    "num_seeds": _at_least(1, 1024),
     "data_dir": _FOLDER,
     "checkpoint_dir": _FOLDER,
     "baselines": _all_of(BASELINES),

@@ -30,12 +30,15 @@ class Encoder:
     ----------
     directory, step
         The checkpoint.
+    index
+        Which of the models that were trained together.
     """
 
-    def __init__(self, directory: Path, step: int) -> None:
+    def __init__(self, directory: Path, step: int, index: int = 0) -> None:
         metadata = checkpoints.read_metadata(directory, step)
         self.description = Description.from_dict(metadata)
-        self.params = checkpoints.restore_params(directory, step)
+        params = checkpoints.restore_params(directory, step)
+        self.params = jax.tree.map(lambda leaf: leaf[index], params)
 
     def embed(self, records: Records, conditions: Sequence[str], batch_size: int) -> Posterior:
         """Return the posterior of every track, mean and log_variance [N, L] float32, on the host.

@@ -6,8 +6,10 @@ positions in them; features that do not are read and sent with each dispatch.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -112,22 +114,28 @@ class Feed:
     Attributes
     ----------
     resident
-        All tracks' arrays on every device, [N, ...]; empty when they are streamed.
-    max_steps
-        Steps per dispatch, at most.
+        All tracks' arrays on every device, [N, ...], as the view precomputes them; empty when
+        they are streamed.
     """
 
-    def __init__(self, source: Source, mesh: Mesh, batch_size: int, max_resident: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        mesh: Mesh,
+        batch_size: int,
+        max_resident: int,
+        precompute: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    ) -> None:
         self._source, self._mesh = source, mesh
         self._batch_size = batch_size
         per_track = source.bytes_per_track  # reads a record
         fits = per_track * len(source) <= max_resident
-        self.max_steps = None if fits else max(1, DISPATCH_BYTES // (per_track * batch_size))
-        tracks = source.load(np.arange(len(source))) if fits else {}
+        self._max_batches = math.inf if fits else DISPATCH_BYTES // (per_track * batch_size)
+        tracks = precompute(source.load(np.arange(len(source)))) if fits else {}
         self.resident = sharding.place_whole(mesh, tracks)
 
     def place(self, batches: np.ndarray) -> dict[str, jax.Array]:
-        """Place global batches of positions, [num_steps, B], with their tracks unless resident.
+        """Place global batches of positions, [..., B], with their tracks unless resident.
 
         Each process reads the tracks of its own part alone.
         """
@@ -139,23 +147,25 @@ class Feed:
                 name: array.reshape(*positions.shape, *array.shape[1:])
                 for name, array in tracks.items()
             }
-        return sharding.place_batches(self._mesh, placed)
+        return sharding.place_batches(self._mesh, placed, axis=positions.ndim - 1)
 
     def dispatches(
-        self, shuffle: Shuffle, begin: int, end: int, max_steps: int
+        self, shuffles: Sequence[Shuffle], begin: int, end: int, max_steps: int
     ) -> Iterator[tuple[dict[str, jax.Array], int]]:
-        """Yield placed batches of always the same shape, and how many of them count."""
-        most = min(max_steps, self.max_steps or max_steps)
+        """Yield placed batches, [num_steps, S, B], always as many, and how many of them count."""
+        most = int(min(max_steps, max(1, self._max_batches // len(shuffles))))
         for first in range(begin, end, most):
             count = min(most, end - first)
-            batches = np.full((most, self._batch_size), shuffle.positions[0], np.int32)
-            batches[:count] = shuffle.batches(first, count)
+            shape = (most, len(shuffles), self._batch_size)
+            batches = np.full(shape, shuffles[0].positions[0], np.int32)
+            for i, shuffle in enumerate(shuffles):
+                batches[:count, i] = shuffle.batches(first, count)
             yield self.place(batches), count
 
     def validation(self, positions: np.ndarray) -> dict[str, jax.Array]:
         """Place tracks for evaluation: all of them, or as many as one dispatch may hold."""
         batches = in_batches(positions, self._batch_size)
-        return self.place(batches[: self.max_steps])
+        return self.place(batches[: int(min(len(batches), max(1, self._max_batches)))])
 
 
 def pad(batch: np.ndarray, multiple: int) -> np.ndarray:

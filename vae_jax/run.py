@@ -73,7 +73,7 @@ class Run:
             return self.checkpoint
         config = self.model_config(model)
         made_from = [self.records.fingerprint, self.conditions]
-        made_from += [config[key] for key in ("feature", "model", "train", "seed")]
+        made_from += [config[key] for key in ("feature", "model", "train", "seed", "num_seeds")]
         suffix = "" if model == "vae" else f"-{model}"
         name = f"{config['name']}{suffix}-{files.fingerprint(*made_from)[:8]}"
         return Path(self.config.checkpoint_dir) / name

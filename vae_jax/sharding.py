@@ -39,9 +39,9 @@ def own_part(mesh: Mesh, positions: np.ndarray) -> np.ndarray:
     return np.split(positions, len(processes), axis=-1)[processes.index(jax.process_index())]
 
 
-def place_batches(mesh: Mesh, batches: Any) -> Any:
-    """Place this process's part of batches, [num_steps, B / processes, ...], along B."""
-    return _place(NamedSharding(mesh, P(None, DATA)), batches)
+def place_batches(mesh: Mesh, batches: Any, axis: int) -> Any:
+    """Place this process's part of batches, [..., B / processes, ...], along B, an axis."""
+    return _place(NamedSharding(mesh, P(*[None] * axis, DATA)), batches)
 
 
 def place_rows(mesh: Mesh, tree: Any) -> Any:

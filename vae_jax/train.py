@@ -2,7 +2,8 @@
 
 `train` reads records, writes checkpoints and metrics into one directory, and continues from the
 latest sound checkpoint when it is called again. Everything random is a pure function of the seed
-and the step number.
+and the step number. `config.num_seeds` models, S, train side by side in one program, each as it
+would alone: a small model does not fill a machine.
 """
 
 import itertools
@@ -10,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -44,7 +45,10 @@ Metrics = dict[str, jax.Array]
 
 
 class TrainState(struct.PyTreeNode):
-    """All that training changes: steps done, parameters and optimiser state."""
+    """All that training changes: steps done, parameters and optimiser state.
+
+    Of several seeds, every leaf has their axis first, [S, ...].
+    """
 
     step: jax.Array
     params: Any
@@ -134,35 +138,49 @@ def prepare(source: Source, description: Description) -> Program:
         logging.warning("train: no track is held out, so eval/* is of the training tracks")
         validation = training
     resident_bytes = int(settings["resident_gib"] * 2**30)
-    feed = input_pipeline.Feed(source, mesh, settings["batch_size"], resident_bytes)
-    shuffle = input_pipeline.Shuffle(training, settings["batch_size"], config["seed"])
     model, view = description.build()
+    feed = input_pipeline.Feed(
+        source, mesh, settings["batch_size"], resident_bytes, view.precompute
+    )
     objective = Objective(model, view, *(config["model"][name] for name in OBJECTIVE_KEYS))
     optimizer = make_optimizer(settings)
-    init_key, train_key, eval_key = jax.jit(
-        lambda: tuple(jax.random.split(jax.random.key(config["seed"]), 3)), out_shardings=whole
-    )()
-    state = jax.jit(partial(init_state, objective, optimizer), out_shardings=whole)(
-        init_key, source.load(training[:1]) | {"position": training[:1]}
-    )
+    seeds = [config["seed"] + i for i in range(config["num_seeds"])]
+    shuffles = [input_pipeline.Shuffle(training, settings["batch_size"], seed) for seed in seeds]
+    init_keys, train_keys = jax.jit(partial(make_keys, seeds), out_shardings=whole)()
+    state = jax.jit(
+        jax.vmap(partial(init_state, objective, optimizer), in_axes=(0, None)),
+        out_shardings=whole,
+    )(init_keys, source.load(training[:1]) | {"position": training[:1]})
     step_fn = jax.jit(
-        partial(run_steps, objective, optimizer), donate_argnames="state", out_shardings=whole
+        jax.vmap(partial(run_steps, objective, optimizer), in_axes=(0, 0, None, 1, None)),
+        donate_argnums=0,
+        out_shardings=whole,
     )
-    evaluate = jax.jit(partial(run_evaluation, objective), out_shardings=whole)
+    evaluate = jax.jit(
+        jax.vmap(partial(run_evaluation, objective), in_axes=(None, None, 0)),
+        out_shardings=whole,
+    )
     held_out = feed.validation(validation)
 
     def train_steps(state: TrainState, begin: int, end: int) -> tuple[TrainState, Any]:
         parts, counts = [], []
-        for batches, count in feed.dispatches(shuffle, begin, end, settings["log_every"]):
+        for batches, count in feed.dispatches(shuffles, begin, end, settings["log_every"]):
             on_device = sharding.place_whole(mesh, np.int32(count))
-            state, metrics = step_fn(state, train_key, feed.resident, batches, on_device)
+            state, metrics = step_fn(state, train_keys, feed.resident, batches, on_device)
             parts.append(metrics)
             counts.append(count)
         return state, jax.tree.map(
-            lambda *leaves: np.average(leaves, weights=counts), *jax.device_get(parts)
+            lambda *leaves: np.average(leaves, axis=0, weights=counts), *jax.device_get(parts)
         )
 
-    return Program(state, train_steps, partial(evaluate, eval_key, feed.resident, held_out))
+    return Program(state, train_steps, partial(evaluate, feed.resident, held_out))
+
+
+def make_keys(seeds: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    """Return each seed's keys for initialisation and for training, [S] both."""
+    roots = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
+    keys = jax.vmap(jax.random.split)(roots)
+    return keys[:, 0], keys[:, 1]
 
 
 def init_state(
@@ -237,10 +255,12 @@ def run_steps(
     return state, {name: total / count for name, total in totals.items()}
 
 
-def run_evaluation(
-    objective: Objective, key: jax.Array, resident: Tracks, batches: Tracks, params: Any
-) -> Metrics:
-    """Return the metrics of padded batches, [M, B, ...], and the number of active units."""
+def run_evaluation(objective: Objective, resident: Tracks, batches: Tracks, params: Any) -> Metrics:
+    """Return the metrics of padded batches, [M, B, ...], and the number of active units.
+
+    The noise is always the same, so that the losses of different steps and seeds can be compared.
+    """
+    key = jax.random.key(0)
 
     def batch_terms(inputs: tuple[jax.Array, Tracks]) -> Elbo:
         i, batch = inputs
@@ -322,6 +342,8 @@ def stop_signals() -> Iterator[StopRequest]:
 
 
 def to_host(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Fetch metrics from the device, named `prefix/metric`."""
+    """Fetch metrics [S] from the device: means over the seeds, and the loss of each of several."""
     fetched = jax.device_get(metrics)
-    return {f"{prefix}/{name}": float(value) for name, value in fetched.items()}
+    named = {f"{prefix}/{name}": float(np.mean(values)) for name, values in fetched.items()}
+    losses = fetched["loss"] if len(fetched["loss"]) > 1 else []
+    return named | {f"{prefix}/loss_{i}": float(value) for i, value in enumerate(losses)}

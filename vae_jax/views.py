@@ -18,6 +18,7 @@ from vae_jax.errors import UserError
 from vae_jax.models.vae import Inputs
 from vae_jax.records import ArraySpec, Records, Statistics
 
+PHASES = 8  # where the grid of a track's segments may begin in training, within one segment
 OCTAVES = 5  # of modulation that describe a segment; at 43 frames per s, down to 0.7 Hz
 SILENCE = 1e-3  # added to the energies of standardised bands, whose logarithm it bounds
 
@@ -117,6 +118,10 @@ class View:
                 x[name], masks["segments"] = view.whole(tracks[name], tracks["num_frames"])
         return self._inputs(tracks, x, masks)
 
+    def precompute(self, tracks: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return tracks as they are: to cut and standardise them costs little."""
+        return tracks
+
     def _inputs(self, tracks: Tracks, x: dict[str, jax.Array], masks: dict[str, Any]) -> Inputs:
         condition = None
         if self.num_classes:
@@ -145,6 +150,8 @@ class TrackView:
         Standard deviation of a random offset of a track's descriptions in training, the same for
         all its segments: recordings differ so, in level and equalisation, without being other
         music.
+    needs_segments
+        Whether the model sees segments, and not their descriptions alone.
     """
 
     frames: ArrayView
@@ -152,6 +159,7 @@ class TrackView:
     scale: np.ndarray
     num_segments: int
     noise: float
+    needs_segments: bool
 
     @property
     def input_shape(self) -> dict[str, tuple[int, ...]]:
@@ -160,17 +168,17 @@ class TrackView:
 
     def sample(self, tracks: Tracks, key: jax.Array) -> Inputs:
         """Return a random choice of each track's segments, cut on a grid of random phase."""
-        num_frames, size = tracks["num_frames"], self.frames.shape[0]
+        num_frames, size, most = tracks["num_frames"], self.frames.shape[0], self._most(tracks)
         phase_key, order_key, noise_key = jax.random.split(key, 3)
-        spare = jnp.maximum(num_frames - size, 0)
-        phase = jax.random.randint(phase_key, num_frames.shape, 0, jnp.minimum(spare, size - 1) + 1)
-        count = jnp.maximum((num_frames - phase) // size, 1)
-        most = max(tracks["features"].shape[1] // size, 1)
+        spare = jnp.maximum(num_frames - size, 0) // self._stride
+        phases = jnp.minimum(spare, PHASES - 1) + 1
+        phase = jax.random.randint(phase_key, num_frames.shape, 0, phases)
+        count = jnp.maximum((num_frames - phase * self._stride) // size, 1)
         order = jax.random.uniform(order_key, (len(num_frames), most))
         order = jnp.where(jnp.arange(most) < count[:, None], order, 2.0)
         chosen = jnp.argsort(order, axis=1)[:, : self.num_segments]
         mask = jnp.arange(chosen.shape[1]) < count[:, None]
-        inputs = self._inputs(tracks, phase[:, None] + chosen * size, mask)
+        inputs = self._inputs(tracks, phase, chosen, mask)
         halves = jax.random.normal(noise_key, (len(num_frames), 2, len(self.mean)))
         offset = self.noise * halves[:, jnp.arange(chosen.shape[1]) % 2]
         inputs.x["description"] += offset
@@ -178,23 +186,64 @@ class TrackView:
 
     def whole(self, tracks: Tracks) -> Inputs:
         """Return all segments of each track, side by side."""
-        size = self.frames.shape[0]
-        most = max(tracks["features"].shape[1] // size, 1)
-        starts = jnp.broadcast_to(jnp.arange(most) * size, (len(tracks["num_frames"]), most))
-        mask = jnp.arange(most) < jnp.maximum(tracks["num_frames"] // size, 1)[:, None]
-        return self._inputs(tracks, starts, mask)
+        num_frames, most = tracks["num_frames"], self._most(tracks)
+        number = jnp.broadcast_to(jnp.arange(most), (len(num_frames), most))
+        mask = number < jnp.maximum(num_frames // self.frames.shape[0], 1)[:, None]
+        return self._inputs(tracks, jnp.zeros_like(num_frames), number, mask)
 
-    def _inputs(self, tracks: Tracks, starts: jax.Array, mask: jax.Array) -> Inputs:
+    def precompute(self, tracks: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Replace the frames of tracks by the descriptions of all segments that may be chosen.
+
+        They take less memory, [n, PHASES, S, D], and a training step two thirds less time.
+        """
+        if self.needs_segments:
+            return tracks
+        numbers = jnp.arange(self._most(tracks))
+
+        def one(track: tuple[jax.Array, jax.Array]) -> jax.Array:
+            frames, count = (jnp.repeat(leaf[None], PHASES, axis=0) for leaf in track)
+            grid = jnp.broadcast_to(numbers, (PHASES, len(numbers)))
+            return self._describe(self._segments(frames, count, jnp.arange(PHASES), grid))
+
+        pairs = (tracks["features"], tracks["num_frames"])
+        descriptions = jax.jit(lambda pairs: jax.lax.map(one, pairs))(pairs)
+        others = {name: array for name, array in tracks.items() if name != "features"}
+        return others | {"descriptions": np.asarray(descriptions)}
+
+    @property
+    def _stride(self) -> int:
+        return max(1, self.frames.shape[0] // PHASES)
+
+    def _most(self, tracks: Mapping[str, Any]) -> int:
+        """Return the number of segments of the longest track."""
+        if "descriptions" in tracks:
+            return tracks["descriptions"].shape[2]
+        return max(tracks["features"].shape[1] // self.frames.shape[0], 1)
+
+    def _inputs(
+        self, tracks: Tracks, phase: jax.Array, number: jax.Array, mask: jax.Array
+    ) -> Inputs:
+        """Return the segments of the given numbers, [n, S], on a grid of the given phase, [n]."""
+        weight, position = mask.astype(jnp.float32), tracks.get("position")
+        if "descriptions" in tracks:
+            rows = jnp.arange(len(number))[:, None]
+            x = {"description": tracks["descriptions"][rows, phase[:, None], number]}
+            return Inputs(x, weight, position=position)
+        segments = self._segments(tracks["features"], tracks["num_frames"], phase, number)
+        x = {"segments": segments, "description": self._describe(segments)}
+        return Inputs(x, weight, position=position)
+
+    def _segments(
+        self, frames: jax.Array, num_frames: jax.Array, phase: jax.Array, number: jax.Array
+    ) -> jax.Array:
+        """Cut standardised segments, [n, S, T, F]."""
         size = self.frames.shape[0]
-        segments = jax.vmap(
-            lambda start: _cut(tracks["features"], tracks["num_frames"], start, size),
-            in_axes=1,
-            out_axes=1,
-        )(starts)
-        segments = self.frames.standardise(segments)
-        described = (describe(segments) - self.mean) * self.scale
-        x = {"segments": segments, "description": described}
-        return Inputs(x, mask.astype(jnp.float32), position=tracks.get("position"))
+        starts = phase[:, None] * self._stride + number * size
+        cut = jax.vmap(lambda at: _cut(frames, num_frames, at, size), in_axes=1, out_axes=1)
+        return self.frames.standardise(cut(starts))
+
+    def _describe(self, segments: jax.Array) -> jax.Array:
+        return (describe(segments) - self.mean) * self.scale
 
 
 def describe(segments: jax.Array) -> jax.Array:
@@ -266,6 +315,7 @@ def build(
             *_scaling(statistics["description"]),
             num_segments=model["num_segments"],
             noise=model["input_noise"],
+            needs_segments=model["encoder"] == "conv2d",
         )
     weights = {name: feature["lyrics_weight"] if name == "lyrics" else 1.0 for name in stored}
     is_fused = len(stored) > 1 and model["name"] == "mlp"
