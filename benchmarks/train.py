@@ -258,6 +258,7 @@ def transposed(setting: Setting) -> Callable[[], None]:
     import jax
     from flax import linen as nn
 
+    from vae_jax.models import priors
     from vae_jax.models.conv2d import Encoder
     from vae_jax.models.vae import Vae
 
@@ -275,9 +276,8 @@ def transposed(setting: Setting) -> Callable[[], None]:
             return x[..., 0]
 
     encoder = Encoder(channels, 3, 2 * model["latent_dim"], "float32")
-    vae = Vae(
-        encoder, Decoder(), model["learned_scale"], model["deterministic"], model["input_noise"]
-    )
+    options = {key: model[key] for key in ("learned_scale", "deterministic", "input_noise")}
+    vae = Vae(encoder, Decoder(), priors.build(model), **options)
     return bare(setting, 0, vae)
 
 

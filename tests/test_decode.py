@@ -8,7 +8,8 @@ from vae_jax import decode, views
 from vae_jax.config import get_config, to_dict
 from vae_jax.description import Description
 from vae_jax.features.spectral import SpectralSpec, mel_filters
-from vae_jax.models.vae import Inputs, Posterior
+from vae_jax.models.posterior import Posterior
+from vae_jax.models.vae import Inputs
 from vae_jax.records import ArraySpec, Statistics
 
 RNG = np.random.default_rng(0)

@@ -12,7 +12,8 @@ from vae_jax.config import get_config, to_dict
 from vae_jax.description import Description
 from vae_jax.input_pipeline import Source
 from vae_jax.models import track
-from vae_jax.models.vae import Inputs, Posterior
+from vae_jax.models.posterior import Posterior
+from vae_jax.models.vae import Inputs
 from vae_jax.records import ArraySpec, Records, Statistics
 
 BANDS, SEGMENT, NUM_TRACKS = 3, 16, 24

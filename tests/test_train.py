@@ -196,6 +196,35 @@ def test_seeds_that_train_together_train_as_each_does_alone(monkeypatch):
     assert len(np.unique(together[0][-1])) == 3
 
 
+def mixture_settings():
+    config = settings()
+    config["model"].update(prior="mixture", num_components=3)
+    return config | {"num_seeds": 2}
+
+
+def test_a_mixture_starts_half_way_and_uses_all_components(tmp_path):
+    fit(mixture_settings(), tmp_path)
+    before, after = (checkpoints.restore_params(tmp_path, step)["prior"] for step in (50, 100))
+    assert (before["mean"] == 0).all()
+    assert (before["log_variance"] == 0).all()
+    assert all(np.isfinite(array).all() for array in after.values())
+    weights = np.exp(after["logits"])
+    assert (weights / weights.sum(axis=-1, keepdims=True) > 0.05).all()
+    assert np.ptp(after["mean"], axis=1).min() > 0.1
+    assert checkpoints.best_step(tmp_path) == 100  # what comes before has another prior
+
+
+@pytest.mark.parametrize("stop", [50, 60])
+def test_a_mixture_that_was_stopped_continues_bit_for_bit(tmp_path, monkeypatch, stop):
+    fit(mixture_settings(), tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        when_logged(patch, stop, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Preempted):
+            fit(mixture_settings(), tmp_path / "stopped")
+    fit(mixture_settings(), tmp_path / "stopped")
+    assert_equal(final_params(tmp_path / "undisturbed"), final_params(tmp_path / "stopped"))
+
+
 def test_nothing_is_compiled_after_the_first_steps():
     program = prepare(settings())
     state, _ = program.train_steps(program.state, 0, 10)

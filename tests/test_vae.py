@@ -6,15 +6,8 @@ from scipy import integrate, stats
 
 from vae_jax.config import get_config, to_dict
 from vae_jax.models import build, conv2d
-from vae_jax.models.vae import (
-    Elbo,
-    Gaussian,
-    Inputs,
-    Posterior,
-    loss,
-    product_of_experts,
-    weighted_mean,
-)
+from vae_jax.models.posterior import Posterior, product_of_experts
+from vae_jax.models.vae import Elbo, Gaussian, Inputs, loss, weighted_mean
 
 RNG = np.random.default_rng(0)
 

@@ -18,6 +18,7 @@ FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid")
 AUDIO_FEATURES = ("mfcc", "logmelspec")  # that the hybrid can join to lyrics
 MODELS = ("mlp", "conv2d", "multimodal", "track")
 CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
+PRIORS = ("normal", "mixture")
 PROJECTIONS = ("umap", "tsne", "pca")
 BASELINES = ("pca", "raw", "ae")
 
@@ -71,6 +72,8 @@ def get_config() -> ConfigDict:
     model.condition = ""  # manifest column that the model is told (which makes it supervised)
     model.deterministic = False  # a plain autoencoder: no sampling, no KL term
     model.input_noise = 0.2  # mlp, conv2d: added to the standardised input in training
+    model.prior = "normal"  # or "mixture": of Gaussians, which finds clusters as it trains
+    model.num_components = 10  # of the mixture
     model.beta = 1.0  # weight of the KL term
     model.beta_warmup_steps = 500  # steps over which beta rises from 0
     model.free_bits = 0.0  # nats per latent dimension that the KL term leaves free
@@ -144,6 +147,11 @@ def validate(config: ConfigDict) -> None:
             f"config.feature.n_mels ({feature.n_mels})."
         )
     model = config.model
+    if model.prior == "mixture" and model.deterministic:
+        raise UserError(
+            "config.model.prior=mixture is not for config.model.deterministic=True: a plain "
+            "autoencoder has no prior."
+        )
     if model.name in ("multimodal", "track"):
         for key, is_used in (
             ("model.condition", bool(model.condition)),
@@ -292,6 +300,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.dtype": _one_of(("float32", "bfloat16")),
     "model.modality_dropout": ((lambda value: 0 <= value < 1), "from 0 to below 1"),
     "model.input_noise": _NOT_NEGATIVE,
+    "model.prior": _one_of(PRIORS),
+    "model.num_components": _at_least(2, 1024),
     "model.beta": _NOT_NEGATIVE,
     "model.beta_warmup_steps": _NOT_NEGATIVE,
     "model.free_bits": _NOT_NEGATIVE,

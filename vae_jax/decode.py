@@ -16,7 +16,8 @@ from vae_jax import input_pipeline
 from vae_jax.embed import Encoder
 from vae_jax.features import spectral
 from vae_jax.input_pipeline import Source
-from vae_jax.models.vae import Inputs, Posterior
+from vae_jax.models.posterior import Posterior
+from vae_jax.models.vae import Inputs
 from vae_jax.reconstructions import Reconstructions
 from vae_jax.records import Records
 from vae_jax.views import Tracks, View

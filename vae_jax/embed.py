@@ -16,7 +16,7 @@ from vae_jax.console import Progress
 from vae_jax.description import Description
 from vae_jax.errors import UserError
 from vae_jax.input_pipeline import Source
-from vae_jax.models.vae import Posterior
+from vae_jax.models.posterior import Posterior
 from vae_jax.records import Records
 from vae_jax.views import Tracks
 

@@ -68,9 +68,10 @@ class History:
         self._check = _check(line, self._check)
         return json.dumps({**line, CHECK: self._check}).encode() + b"\n"
 
-    def values(self, name: str) -> list[float]:
-        """Return all values of a metric so far, oldest first."""
-        return [line[name] for line in self.lines if line.get(name) is not None]
+    def values(self, name: str, after: int = 0) -> list[float]:
+        """Return all values of a metric after a step, oldest first."""
+        lines = (line for line in self.lines if line["step"] > after)
+        return [line[name] for line in lines if line.get(name) is not None]
 
     def close(self) -> None:
         """Flush and close both files."""

@@ -83,7 +83,7 @@ class Run:
         config = config_lib.to_dict(self.config)
         config["feature"] = config_lib.training_settings(config["feature"])
         if model == "ae":
-            config["model"]["deterministic"] = True
+            config["model"].update(deterministic=True, prior="normal")
         return config
 
     @property

@@ -27,13 +27,14 @@ from absl import logging
 from flax import linen as nn
 from flax import struct
 
-from vae_jax import distributed, files, input_pipeline, sharding
+from vae_jax import distributed, files, input_pipeline, mixture, sharding
 from vae_jax.checkpoints import BEST_METRIC, COMPLETE, Checkpoints
 from vae_jax.console import Progress
 from vae_jax.description import Description
 from vae_jax.errors import Preempted, UserError
 from vae_jax.history import History, stalled
 from vae_jax.input_pipeline import Source
+from vae_jax.models.posterior import Posterior
 from vae_jax.models.vae import Elbo, loss, weighted_mean
 from vae_jax.views import Tracks, TrackView, View
 
@@ -57,11 +58,16 @@ class TrainState(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class Program:
-    """A training run: its first state, and its compiled functions with their data bound."""
+    """A training run: its first state, and its compiled functions with their data bound.
+
+    `start_mixture` is called when `mixture_start` steps are done, if that is not 0.
+    """
 
     state: TrainState
     train_steps: Callable[[TrainState, int, int], tuple[TrainState, Mapping[str, Any]]]
     evaluate: Callable[[Any], dict[str, jax.Array]]
+    start_mixture: Callable[[TrainState], TrainState]
+    mixture_start: int
 
 
 def train(source: Source, description: Description, directory: Path) -> None:
@@ -91,8 +97,9 @@ def train(source: Source, description: Description, directory: Path) -> None:
     history = History(directory, step, distributed.is_first())
     if step:
         logging.info("train: resuming at step %d in %s", step, directory)
+    begin_best = program.mixture_start  # what comes before has another prior
     finished = step >= settings["num_steps"]
-    finished |= stalled(history.values(BEST_METRIC), settings["patience"])
+    finished |= stalled(history.values(BEST_METRIC, begin_best), settings["patience"])
     stopping = False
     with (
         stop_signals() as stop_asked,
@@ -102,7 +109,10 @@ def train(source: Source, description: Description, directory: Path) -> None:
         for count in itertools.count():
             if finished or stopping:
                 break
-            begin, step, started = step, next_stop(step, settings), time.monotonic()
+            begin, started = step, time.monotonic()
+            step = next_stop(begin, settings, program.mixture_start)
+            if begin and begin == program.mixture_start:
+                state = program.start_mixture(state)
             state, step_metrics = program.train_steps(state, begin, step)
             metrics = to_host("train", step_metrics)  # waits for the steps
             metrics["train/steps_per_second"] = (step - begin) / (time.monotonic() - started)
@@ -118,7 +128,9 @@ def train(source: Source, description: Description, directory: Path) -> None:
             if save or step % settings["eval_every"] == 0:
                 metrics = to_host("eval", program.evaluate(state.params))
                 history.log(step, metrics)
-                finished |= stalled(history.values(BEST_METRIC), settings["patience"])
+                finished |= stalled(history.values(BEST_METRIC, begin_best), settings["patience"])
+                if step <= begin_best:
+                    metrics[BEST_METRIC] = math.inf
             if save or finished or stopping:
                 checkpoints.save(step, state, metadata, metrics)
     checkpoints.close()
@@ -142,7 +154,9 @@ def prepare(source: Source, description: Description) -> Program:
     feed = input_pipeline.Feed(
         source, mesh, settings["batch_size"], resident_bytes, view.precompute
     )
-    objective = Objective(model, view, *(config["model"][name] for name in OBJECTIVE_KEYS))
+    mixture_start = settings["num_steps"] // 2 if config["model"]["prior"] == "mixture" else 0
+    weights = {name: config["model"][name] for name in OBJECTIVE_KEYS}
+    objective = Objective(model, view, **weights, mixture_start=mixture_start)
     optimizer = make_optimizer(settings)
     seeds = [config["seed"] + i for i in range(config["num_seeds"])]
     shuffles = [input_pipeline.Shuffle(training, settings["batch_size"], seed) for seed in seeds]
@@ -173,7 +187,19 @@ def prepare(source: Source, description: Description) -> Program:
             lambda *leaves: np.average(leaves, axis=0, weights=counts), *jax.device_get(parts)
         )
 
-    return Program(state, train_steps, partial(evaluate, feed.resident, held_out))
+    def start_mixture(state: TrainState) -> TrainState:
+        with jax.transfer_guard("allow"):
+            params = jax.device_get(state.params)
+            params = mixture.initialise(objective.encode, params, source, training, seeds)
+        return state.replace(params=sharding.place_whole(mesh, params))
+
+    return Program(
+        state,
+        train_steps,
+        partial(evaluate, feed.resident, held_out),
+        start_mixture,
+        mixture_start,
+    )
 
 
 def make_keys(seeds: Sequence[int]) -> tuple[jax.Array, jax.Array]:
@@ -193,13 +219,22 @@ def init_state(
 
 @dataclass(frozen=True)
 class Objective:
-    """What training minimises: the model's beta-weighted negative ELBO."""
+    """What training minimises: the model's beta-weighted negative ELBO.
+
+    A mixture prior stays as it is until `mixture_start` steps are done.
+    """
 
     model: nn.Module
     view: View | TrackView
     beta: float
     beta_warmup_steps: int
     free_bits: float
+    mixture_start: int = 0
+
+    def encode(self, params: Any, tracks: Tracks) -> Posterior:
+        """Return the posterior of whole tracks."""
+        inputs = self.view.whole(tracks)
+        return cast(Posterior, self.model.apply({"params": params}, inputs, method="encode"))
 
     def terms(self, params: Any, key: jax.Array, resident: Tracks, batch: Tracks) -> Elbo:
         """Return the ELBO's terms of a batch: positions [B] in the resident tracks, or tracks."""
@@ -244,6 +279,9 @@ def run_steps(
         state, totals = carry
         batch = jax.tree.map(lambda leaf: leaf[i], batches)
         grads, metrics = jax.grad(compute_loss, has_aux=True)(state.params, state.step, batch)
+        if objective.mixture_start:
+            is_on = (state.step >= objective.mixture_start).astype(jnp.float32)
+            grads["prior"] = jax.tree.map(lambda leaf: leaf * is_on, grads["prior"])
         metrics["grad_norm"] = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -293,13 +331,14 @@ def make_optimizer(settings: Mapping[str, Any]) -> optax.GradientTransformation:
     )
 
 
-def next_stop(step: int, settings: Mapping[str, Any]) -> int:
+def next_stop(step: int, settings: Mapping[str, Any], mixture_start: int = 0) -> int:
     """Return the next step at which something is due: a log line, evaluation, checkpoint, end.
 
     Stops lie at multiples, so a resumed run stops where an undisturbed one does.
     """
     every = (settings["log_every"], settings["eval_every"], settings["checkpoint_every"])
-    return min(settings["num_steps"], *((step // n + 1) * n for n in every))
+    stops = (mixture_start, settings["num_steps"], *((step // n + 1) * n for n in every))
+    return min(stop for stop in stops if stop > step)
 
 
 def check_finite(value: float, step: int, directory: Path) -> None:

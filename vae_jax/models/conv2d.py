@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vae_jax.models import priors
 from vae_jax.models.vae import Vae
 
 
@@ -89,6 +90,7 @@ def build(config: Mapping[str, Any], input_shape: tuple[int, ...]) -> Vae:
     return Vae(
         encoder=Encoder(channels, kernel, 2 * model["latent_dim"], dtype),
         decoder=Decoder(channels[::-1], kernel, (input_shape[0], input_shape[1]), dtype),
+        prior=priors.build(model),
         learned_scale=model["learned_scale"],
         deterministic=model["deterministic"],
         input_noise=model["input_noise"],

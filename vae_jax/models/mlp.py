@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vae_jax.models import priors
 from vae_jax.models.vae import Vae
 
 
@@ -32,6 +33,7 @@ def build(config: Mapping[str, Any], input_shape: tuple[int, ...]) -> Vae:
     return Vae(
         encoder=Mlp((*hidden, 2 * model["latent_dim"])),
         decoder=Mlp((*reversed(hidden), *input_shape)),
+        prior=priors.build(model),
         learned_scale=model["learned_scale"],
         deterministic=model["deterministic"],
         input_noise=model["input_noise"],

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vae_jax.models import conv2d, mlp
-from vae_jax.models.vae import Elbo, Gaussian, Inputs, Posterior, product_of_experts
+from vae_jax.models import conv2d, mlp, priors
+from vae_jax.models.posterior import Posterior, product_of_experts
+from vae_jax.models.vae import Elbo, Gaussian, Inputs
 
 
 class MultimodalVae(nn.Module):
@@ -25,12 +26,15 @@ class MultimodalVae(nn.Module):
         By name; their encoders are the experts, their decoders the likelihoods.
     weights
         How much each modality's likelihood counts, by name.
+    prior
+        Maps the shared posterior to what it costs, a `priors.Divergence`.
     dropout
         The probability that a modality is hidden from the encoder in training.
     """
 
     modalities: Mapping[str, nn.Module]
     weights: Mapping[str, float]
+    prior: nn.Module
     dropout: float
 
     def encode(self, inputs: Inputs) -> Posterior:
@@ -64,12 +68,13 @@ class MultimodalVae(nn.Module):
             squared_error += present * likelihood.squared_error(x)
             count += present
         squared_error /= jnp.maximum(count, 1.0)
+        divergence = self.prior(posterior)
         return Elbo(
             reconstruction=reconstruction,
-            kl=posterior.kl(),
+            kl=divergence.kl,
             squared_error=squared_error,
             latent=posterior.mean,
-            other=jnp.zeros_like(squared_error),
+            other=divergence.assignment,
         )
 
     def _hide(self, mask: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
@@ -88,4 +93,5 @@ def build(config: Mapping[str, Any], input_shape: Mapping[str, tuple[int, ...]])
         for name, shape in input_shape.items()
     }
     weights = dict.fromkeys(modalities, 1.0) | {"lyrics": config["feature"]["lyrics_weight"]}
-    return MultimodalVae(modalities, weights, config["model"]["modality_dropout"])
+    model = config["model"]
+    return MultimodalVae(modalities, weights, priors.build(model), model["modality_dropout"])

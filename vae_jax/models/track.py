@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from vae_jax.models import conv2d
-from vae_jax.models.vae import Elbo, Gaussian, Inputs, Posterior
+from vae_jax.models import conv2d, priors
+from vae_jax.models.posterior import Posterior
+from vae_jax.models.vae import Elbo, Gaussian, Inputs
 
 TEMPERATURE = 0.1  # of the contrastive term's cosine similarities
 
@@ -33,6 +34,8 @@ class TrackVae(nn.Module):
         [B S, 2 L + 2 segment_dim].
     decoder
         Maps latents, [B S, L + segment_dim], to the likelihood's mean, [B S, D].
+    prior
+        Maps the track's posterior to what it costs, a `priors.Divergence`.
     latent_dim, segment_dim
         Sizes of the track's and of the segments' latents.
     description_dim
@@ -45,6 +48,7 @@ class TrackVae(nn.Module):
 
     encoder: nn.Module
     decoder: nn.Module
+    prior: nn.Module
     latent_dim: int
     segment_dim: int
     description_dim: int
@@ -73,6 +77,7 @@ class TrackVae(nn.Module):
         track_key, segment_key = jax.random.split(key)
         evidence, segments = self._encode_segments(inputs)
         posterior, mask = multiply(evidence, inputs.mask), inputs.mask
+        divergence = self.prior(posterior)
         z = posterior.sample(track_key)[:, None]
         z = jnp.broadcast_to(z, (*mask.shape, self.latent_dim))
         likelihood = self.decode(z, segments.sample(segment_key))
@@ -82,10 +87,11 @@ class TrackVae(nn.Module):
         squared = jnp.square(x - likelihood.mean).mean(axis=-1)
         return Elbo(
             reconstruction=(mask * nats).sum(axis=1),
-            kl=posterior.kl(),
+            kl=divergence.kl,
             squared_error=(mask * squared).sum(axis=1) / mask.sum(axis=1),
             latent=posterior.mean,
-            other=(mask * segments.kl().sum(axis=-1)).sum(axis=1)
+            other=divergence.assignment
+            + (mask * segments.kl().sum(axis=-1)).sum(axis=1)
             + self.contrast * self._contrast(evidence, inputs),
         )
 
@@ -160,5 +166,12 @@ def build(config: Mapping[str, Any], input_shape: Mapping[str, tuple[int, ...]])
         encoder = SkipMlp((*hidden, outputs))
     decoder = SkipMlp((*reversed(hidden), size))
     return TrackVae(
-        encoder, decoder, latent_dim, segment_dim, size, sees_segments, model["contrast"]
+        encoder=encoder,
+        decoder=decoder,
+        prior=priors.build(model),
+        latent_dim=latent_dim,
+        segment_dim=segment_dim,
+        description_dim=size,
+        sees_segments=sees_segments,
+        contrast=model["contrast"],
     )

@@ -1,16 +1,17 @@
-"""What every variational autoencoder here shares: posterior, likelihood, ELBO, loss, and `Vae`.
+"""What every variational autoencoder here shares: inputs, likelihood, ELBO, loss, and `Vae`.
 
 Letters: B batch, S segments, T frames, F bands, D features, L latent dimensions, C classes.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+
+from vae_jax.models.posterior import Posterior
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -36,28 +37,6 @@ class Inputs(struct.PyTreeNode):
     mask: Any = None
     condition: jax.Array | None = None
     position: Any = None
-
-
-class Posterior(struct.PyTreeNode):
-    """A diagonal Gaussian q(z|x): mean and log_variance, each [..., L]."""
-
-    mean: jax.Array
-    log_variance: jax.Array
-
-    @classmethod
-    def of(cls, outputs: jax.Array) -> "Posterior":
-        """Split a network's outputs, [..., 2L]."""
-        return cls(*jnp.split(outputs, 2, axis=-1))
-
-    def sample(self, key: jax.Array) -> jax.Array:
-        """Draw z by the reparameterisation of Kingma and Welling (2014), section 2.4."""
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
-        return self.mean + jnp.exp(0.5 * self.log_variance) * noise
-
-    def kl(self) -> jax.Array:
-        """KL(q(z|x) || N(0, I)) per latent dimension in nats, [..., L] (ibid., appendix B)."""
-        variance = jnp.exp(self.log_variance)
-        return 0.5 * (jnp.square(self.mean) + variance - 1.0 - self.log_variance)
 
 
 class Gaussian(struct.PyTreeNode):
@@ -91,7 +70,8 @@ class Elbo(struct.PyTreeNode):
     latent
         The posterior mean, [B, L].
     other
-        What else training minimises, [B]: the KL of further latents, a contrastive term.
+        What else training minimises, [B]: the KL of assignments and of further latents, a
+        contrastive term.
     """
 
     reconstruction: jax.Array
@@ -99,19 +79,6 @@ class Elbo(struct.PyTreeNode):
     squared_error: jax.Array
     latent: jax.Array
     other: jax.Array
-
-
-def product_of_experts(experts: Sequence[Posterior], present: Sequence[jax.Array]) -> Posterior:
-    """Multiply the prior N(0, I) with the experts that are present (Wu and Goodman 2018, 2.2).
-
-    `experts` are [B, L] each, `present` [B] each: 1 where a track has the expert, else 0.
-    """
-    precision, weighted = jnp.ones(()), jnp.zeros(())
-    for expert, there in zip(experts, present, strict=True):
-        evidence = there[:, None] * jnp.exp(-expert.log_variance)
-        precision += evidence
-        weighted += evidence * expert.mean
-    return Posterior(weighted / precision, -jnp.log(precision))
 
 
 def loss(terms: Elbo, weight: jax.Array, beta: jax.Array | float, free_bits: float) -> jax.Array:
@@ -149,6 +116,8 @@ class Vae(nn.Module):
         Maps (x, condition or None) to posterior parameters, [B, 2L].
     decoder
         Maps latents with the condition appended, [B, L + C], to the likelihood's mean.
+    prior
+        Maps the posterior to what it costs, a `priors.Divergence`.
     learned_scale
         Learn the likelihood's standard deviation (Rybkin et al. 2021), else keep it at 1.
     deterministic
@@ -160,6 +129,7 @@ class Vae(nn.Module):
 
     encoder: nn.Module
     decoder: nn.Module
+    prior: nn.Module
     learned_scale: bool
     deterministic: bool
     input_noise: float
@@ -187,13 +157,13 @@ class Vae(nn.Module):
         noise = self.input_noise * jax.random.normal(noise_key, inputs.x.shape)
         posterior = self.encode(inputs.replace(x=inputs.x + noise))
         z = posterior.mean if self.deterministic else posterior.sample(sample_key)
-        likelihood = self.decode(z, inputs.condition)
+        likelihood, divergence = self.decode(z, inputs.condition), self.prior(posterior)
         return Elbo(
             reconstruction=likelihood.negative_log_prob(inputs.x),
-            kl=jnp.zeros_like(z) if self.deterministic else posterior.kl(),
+            kl=jnp.zeros_like(z) if self.deterministic else divergence.kl,
             squared_error=likelihood.squared_error(inputs.x),
             latent=posterior.mean,
-            other=jnp.zeros(len(z)),
+            other=divergence.assignment,
         )
 
     def _pool(self, inputs: Inputs) -> Posterior:

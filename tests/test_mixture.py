@@ -1,0 +1,105 @@
+"""The mixture prior against numerical integration, its start from latents, and its training."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+from scipy.special import logsumexp
+
+from vae_jax import mixture
+from vae_jax.errors import UserError
+from vae_jax.models import priors
+from vae_jax.models.posterior import Posterior
+
+RNG = np.random.default_rng(0)
+K, L = 3, 2
+
+
+def posterior(n=4):
+    return Posterior(jnp.array(RNG.normal(size=(n, L))), jnp.array(RNG.normal(-1, 0.5, (n, L))))
+
+
+def params(spread=1.0):
+    return {
+        "logits": jnp.array(RNG.normal(size=K)),
+        "mean": jnp.array(spread * RNG.normal(size=(K, L))),
+        "log_variance": jnp.array(RNG.normal(size=(K, L))),
+    }
+
+
+def cost(values, q):
+    divergence = priors.Mixture(K, L).apply({"params": values}, q)
+    return np.asarray(divergence.kl.sum(axis=-1) + divergence.assignment)
+
+
+def test_before_it_is_initialised_a_mixture_is_the_standard_normal():
+    q = posterior()
+    model = priors.Mixture(K, L)
+    found = model.apply(model.init(jax.random.key(0), q), q)
+    np.testing.assert_allclose(found.kl, q.kl(), rtol=1e-5)
+    np.testing.assert_allclose(found.assignment, 0, atol=1e-6)
+
+
+def test_the_cost_is_the_bound_of_the_best_assignment_in_float64():
+    q, values = posterior(), params()
+    wide = {name: np.asarray(array, np.float64) for name, array in values.items()}
+    mean, variance = np.asarray(q.mean, float)[:, None], np.exp(np.asarray(q.log_variance))[:, None]
+    prior = np.exp(wide["log_variance"])
+    kl = 0.5 * (
+        variance / prior + (mean - wide["mean"]) ** 2 / prior - 1 - np.log(variance / prior)
+    )
+    log_weights = wide["logits"] - logsumexp(wide["logits"])
+    expected = -logsumexp(log_weights - kl.sum(axis=-1), axis=-1)
+    np.testing.assert_allclose(cost(values, q), expected, rtol=1e-4)
+
+
+def test_the_cost_bounds_the_divergence_and_meets_it_when_components_are_apart():
+    for spread, is_tight in ((1.0, False), (60.0, True)):
+        values = params(spread)
+        values["log_variance"] = jnp.zeros((K, L))
+        q = Posterior(values["mean"][:1], jnp.full((1, L), -1.0))
+        weights = np.asarray(jax.nn.softmax(values["logits"]), float)
+        centers = np.asarray(values["mean"], float)
+
+        def integrand(y, x, centers=centers, weights=weights):
+            point, deviation = np.array([x, y]), np.exp(-0.5)
+            log_q = stats.norm(centers[0], deviation).logpdf(point).sum()
+            log_p = logsumexp(stats.norm(centers).logpdf(point).sum(axis=1), b=weights)
+            return np.exp(log_q) * (log_q - log_p)
+
+        (x, y) = centers[0]
+        exact, _ = integrate.dblquad(integrand, x - 5, x + 5, y - 5, y + 5, epsabs=1e-5)
+        bound = float(cost(values, q)[0])
+        assert bound >= exact - 1e-3
+        assert (bound - exact < 1e-3) == is_tight
+
+
+def test_a_mixture_is_fitted_to_the_clusters_of_the_latents():
+    centers = np.array([[0, 0], [10, 0], [0, 10]])
+    group = RNG.choice(3, 200, p=[0.5, 0.3, 0.2])
+    mean = centers[group] + RNG.normal(0, 0.5, (200, L))
+    found = mixture.fit(Posterior(mean, np.full((200, L), np.log(0.75))), K, seed=0)
+    order = np.argmin(np.abs(found["mean"][:, None] - centers).sum(axis=-1), axis=0)
+    np.testing.assert_allclose(found["mean"][order], centers, atol=0.3)
+    np.testing.assert_allclose(np.exp(found["log_variance"]), 0.25 + 0.75, rtol=0.15)
+    shares = (1 + np.bincount(group)) / 203
+    np.testing.assert_allclose(np.exp(found["logits"][order]), shares, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_latents_that_coincide_give_a_finite_mixture():
+    found = mixture.fit(Posterior(np.zeros((5, L)), np.full((5, L), -30.0)), K, seed=0)
+    assert all(np.isfinite(array).all() for array in found.values())
+
+
+def test_more_components_than_tracks_are_refused():
+    with pytest.raises(UserError, match="num_components is 3, more than the 2 tracks"):
+        mixture.fit(posterior(2), K, seed=0)
+
+
+def test_assignments_are_probabilities():
+    q, values = posterior(), params()
+    found = priors.Mixture(K, L).apply({"params": values}, q, method="assign")
+    assert found.shape == (4, K)
+    np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=1e-5)

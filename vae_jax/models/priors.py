@@ -1,0 +1,93 @@
+"""Priors of a latent: the standard normal, and a mixture of Gaussians that finds clusters.
+
+Letters: B batch, L latent dimensions, K components.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+
+from vae_jax.models.posterior import Posterior
+
+
+class Divergence(struct.PyTreeNode):
+    """What a posterior costs under a prior, in nats.
+
+    Attributes
+    ----------
+    kl
+        Per latent dimension, [B, L]; under a mixture, averaged over the components.
+    assignment
+        KL between the assignment to components and their weights, [B]; 0 without a mixture.
+    """
+
+    kl: jax.Array
+    assignment: jax.Array
+
+
+class StandardNormal(nn.Module):
+    """The prior N(0, I)."""
+
+    def __call__(self, posterior: Posterior) -> Divergence:
+        """Return KL(q(z|x) || N(0, I))."""
+        kl = posterior.kl()
+        return Divergence(kl, jnp.zeros(kl.shape[:-1]))
+
+
+class Mixture(nn.Module):
+    """A mixture of diagonal Gaussians (VaDE, Jiang et al. 2017).
+
+    Until it is initialised from latents (see `mixture.initialise`) all components are N(0, I), so
+    that it equals the standard normal prior.
+
+    Attributes
+    ----------
+    num_components, latent_dim
+        K and L.
+    """
+
+    num_components: int
+    latent_dim: int
+
+    def setup(self) -> None:  # noqa: D102 (Linen's own)
+        shape, zeros = (self.num_components, self.latent_dim), nn.initializers.zeros
+        self.logits = self.param("logits", zeros, (self.num_components,))
+        self.mean = self.param("mean", zeros, shape)
+        self.log_variance = self.param("log_variance", zeros, shape)
+
+    def __call__(self, posterior: Posterior) -> Divergence:
+        """Bound KL(q(z|x) || p(z)) by the best assignment q(c|x) (ibid., equation 9).
+
+        The bound is -log sum_c pi_c exp(-KL(q(z|x) || p(z|c))), in closed form where the paper
+        samples z. A component's variance cannot fall below the posterior variances of its tracks,
+        so none collapses onto one track.
+        """
+        kl, log_assignment = self._components(posterior)
+        assignment = jnp.exp(log_assignment)
+        surprise = log_assignment - jax.nn.log_softmax(self.logits)
+        return Divergence(
+            (assignment[..., None] * kl).sum(axis=-2), (assignment * surprise).sum(axis=-1)
+        )
+
+    def assign(self, posterior: Posterior) -> jax.Array:
+        """Return the probability of each component given a track, [B, K]."""
+        return jnp.exp(self._components(posterior)[1])
+
+    def _components(self, posterior: Posterior) -> tuple[jax.Array, jax.Array]:
+        """Return the KL to each component, [B, K, L], and the log assignment, [B, K]."""
+        mean, log_variance = posterior.mean[..., None, :], posterior.log_variance[..., None, :]
+        ratio = log_variance - self.log_variance
+        distance = jnp.square(mean - self.mean) * jnp.exp(-self.log_variance)
+        kl = 0.5 * (jnp.exp(ratio) + distance - 1.0 - ratio)
+        return kl, jax.nn.log_softmax(jax.nn.log_softmax(self.logits) - kl.sum(axis=-1))
+
+
+def build(model: Mapping[str, Any]) -> nn.Module:
+    """Return the prior that `config.model` describes."""
+    if model["prior"] == "normal":
+        return StandardNormal()
+    return Mixture(model["num_components"], model["latent_dim"])
