@@ -142,7 +142,9 @@ def test_without_structure_all_methods_have_one_cluster_and_no_scores(
     rows = cluster_stage.run(tmp_path, METHODS, manifest("label"), run, "run 1")
     assert {(row["k"], row["silhouette"], row["ami"]) for row in rows} == {(1, None, None)}
     assert "no cluster structure found" in caplog.text
-    assert "k=1 (auto)" in compare.table(rows)
+    text = compare.table(rows)
+    assert "k=1 (auto)" in text
+    assert "no two clusters" in text
     table = files.read_csv(tmp_path / "clusters.csv")
     assert {(row["cluster"], row["raw_cluster"]) for row in table} == {("0", "0")}
     assert all(float(row["distance"]) > 0 for row in table)

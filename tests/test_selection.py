@@ -54,6 +54,11 @@ def test_too_few_different_points_are_one_cluster(points):
     assert "too few" in found.reason
 
 
+def test_tracks_that_coincide_in_a_few_places_are_as_many_clusters():
+    points = RNG.normal(size=(3, D))[np.arange(N) % 3]
+    assert selection.choose_num_clusters(points, seed=0).num_clusters == 3
+
+
 def test_the_choice_depends_on_the_seed_alone_and_large_collections_are_sampled(monkeypatch):
     monkeypatch.setattr(selection, "SAMPLE", 50)
     points = blobs(3)

@@ -98,10 +98,9 @@ def run(
 def _seeds(options: ConfigDict, first: int) -> list[int]:
     """Return the seeds to repeat with: one is enough where they make no difference."""
     clusterer = clustering.CLUSTERERS[options.method]
-    is_single = clusterer.takes_k and options.num_clusters == 1
-    return [
-        first + i for i in range(options.num_seeds if clusterer.seeded and not is_single else 1)
-    ]
+    is_one_cluster = clusterer.takes_k and options.num_clusters == 1
+    repeats = options.num_seeds if clusterer.seeded and not is_one_cluster else 1
+    return [first + i for i in range(repeats)]
 
 
 def _with_num_clusters(

@@ -161,6 +161,8 @@ def table(rows: Sequence[Mapping[str, Any]], title: str = "") -> str:
             blocks.append(margin)
         pairs = zip(blocks[-1], column, strict=True)
         blocks[-1] = [f"{line}  {cell:>{size}}" for line, cell in pairs]
+    if blocks == [margin]:
+        return f"{_heading(rows, title)}\nno scores: there are no two clusters to tell apart"
     text = [line.rstrip() for block in blocks for line in block if line.strip() != "chance"]
     return "\n".join([_heading(rows, title), *text, FOOTNOTE])
 

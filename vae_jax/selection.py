@@ -9,10 +9,13 @@ cluster. A k that does may still be an accident of skewed or few points, so it m
 too: two halves, clustered separately, have to agree on it (Lange et al. 2004).
 """
 
-from dataclasses import dataclass
+import math
+import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_mutual_info_score
 from threadpoolctl import threadpool_limits
 
@@ -23,7 +26,6 @@ STARTS = 3  # of each k-means
 REFERENCES = 10  # structureless sets of points
 SPLITS = 10  # into halves
 MIN_AGREEMENT = 0.6  # of two halves, in AMI
-NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Trial:
     num_clusters: int
     gap: float
     gap_error: float
-    agreement: float = NAN
+    agreement: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Selection:
                 f"gap {chosen.gap:.3f} ± {chosen.gap_error:.3f}, one cluster {one.gap:.3f}; "
                 f"halves agree by an AMI of {chosen.agreement:.2f}; {tried}"
             )
-        found = [trial for trial in self.trials if trial.agreement == trial.agreement]
+        found = [trial for trial in self.trials if not math.isnan(trial.agreement)]
         if not found:
             return f"no number {tried} makes clusters tighter than those of structureless points"
         best = max(found, key=lambda trial: trial.agreement)
@@ -103,7 +105,7 @@ def choose_num_clusters(points: np.ndarray, seed: int) -> Selection:
     if len(points) > SAMPLE:
         points = points[rng.choice(len(points), SAMPLE, replace=False)]
     distinct = len(np.unique(points, axis=0))
-    largest = min(MAX_CLUSTERS, len(points) // MIN_SIZE, distinct - 1)
+    largest = min(MAX_CLUSTERS, len(points) // MIN_SIZE, distinct)
     if largest < 2:
         return Selection(1, ())
     with threadpool_limits(1):  # threads cost a small k-means more than they give
@@ -111,6 +113,7 @@ def choose_num_clusters(points: np.ndarray, seed: int) -> Selection:
 
 
 def _choose(points: np.ndarray, largest: int, rng: np.random.Generator, seed: int) -> Selection:
+    """Choose among 1 to `largest` clusters of points that lie along their principal axes."""
     trials = _gaps(points, largest, rng, seed)
     for i, trial in enumerate(trials):
         following = trials[i + 1 : i + 2]  # none, if the gap grows to the end
@@ -133,10 +136,11 @@ def _gaps(points: np.ndarray, largest: int, rng: np.random.Generator, seed: int)
     low, high = points.min(axis=0), points.max(axis=0)
     ks = range(1, largest + 1)
 
-    def log_spread(x: np.ndarray) -> list[float]:
-        return [float(np.log(_kmeans(x, k, seed).inertia_)) for k in ks]
+    def log_spread(x: np.ndarray) -> np.ndarray:
+        spread = [_kmeans(x, k, seed).inertia_ for k in ks]
+        return np.log(np.maximum(spread, 1e-12 * spread[0]))  # 0 where tracks coincide
 
-    own = np.array(log_spread(points))
+    own = log_spread(points)
     boxes = [log_spread(rng.uniform(low, high, size=points.shape)) for _ in range(REFERENCES)]
     gaps = np.mean(boxes, axis=0) - own
     errors = np.std(boxes, axis=0) * np.sqrt(1 + 1 / REFERENCES)
@@ -153,8 +157,10 @@ def _with_agreement(trial: Trial, points: np.ndarray, seed: int) -> Trial:
         shuffled = np.random.default_rng([seed, split]).permutation(points)
         first, second = (_kmeans(part, k, seed) for part in (shuffled[:half], shuffled[half:]))
         scores.append(adjusted_mutual_info_score(first.predict(shuffled[half:]), second.labels_))
-    return Trial(k, trial.gap, trial.gap_error, float(np.mean(scores)))
+    return replace(trial, agreement=float(np.mean(scores)))
 
 
 def _kmeans(points: np.ndarray, k: int, seed: int) -> KMeans:
-    return KMeans(k, n_init=STARTS, random_state=seed).fit(points)
+    with warnings.catch_warnings():  # of a half in which fewer than k points differ
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return KMeans(k, n_init=STARTS, random_state=seed).fit(points)
