@@ -10,7 +10,7 @@ import pytest
 from ml_collections import ConfigDict
 from sklearn.metrics import adjusted_mutual_info_score, silhouette_samples
 
-from vae_jax import cluster_stage, config, files, metrics_file
+from vae_jax import cluster_stage, compare, config, files, metrics_file
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest, Track
 
@@ -29,9 +29,9 @@ def write_embeddings(outdir: Path, latents: np.ndarray = RAW[:, :3], raw: bool =
         files.write_npz(outdir / "baselines" / "raw.npz", ids=IDS, latents=RAW)
 
 
-def settings(method: str = "kmeans", **cluster: object) -> ConfigDict:
+def settings(method: str = "kmeans", num_clusters: int | str = 3, **cluster: object) -> ConfigDict:
     result = config.get_config()
-    result.cluster.update(method=method, num_clusters=3, num_seeds=2, **cluster)
+    result.cluster.update(method=method, num_clusters=num_clusters, num_seeds=2, **cluster)
     return result
 
 
@@ -118,6 +118,47 @@ def test_a_collapsed_latent_space_yields_empty_metrics_not_a_crash(
     assert rows[0]["silhouette"] is rows[0]["ami"] is rows[0]["common_silhouette"] is None
     table = files.read_csv(tmp_path / "clusters.csv")
     assert {(row["cluster"], row["silhouette"]) for row in table} == {("0", "")}
+
+
+def test_the_number_of_clusters_can_be_chosen_from_the_latents_for_all_methods(
+    tmp_path: Path,
+) -> None:
+    write_embeddings(tmp_path, np.eye(3, dtype=np.float32)[LABELS] * 9 + RAW[:, 3:])
+    run = settings(num_clusters="auto")
+    rows = cluster_stage.run(tmp_path, METHODS, manifest("label"), run, "run 1")
+    assert {(row["method"], row["k"], row["k_chosen_by"]) for row in rows} == {
+        (method, 3, "auto") for method in METHODS
+    }
+    assert rows[0]["ami"] == 1
+    rows = cluster_stage.run(tmp_path, METHODS, manifest("label"), settings(), "run 2")
+    assert {row["k_chosen_by"] for row in rows} == {"config"}
+
+
+def test_without_structure_all_methods_have_one_cluster_and_no_scores(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_embeddings(tmp_path, np.random.default_rng(1).normal(size=(N, 3)).astype(np.float32))
+    run = settings("gmm", num_clusters="auto")
+    rows = cluster_stage.run(tmp_path, METHODS, manifest("label"), run, "run 1")
+    assert {(row["k"], row["silhouette"], row["ami"]) for row in rows} == {(1, None, None)}
+    assert "no cluster structure found" in caplog.text
+    text = compare.table(rows)
+    assert "k=1 (auto)" in text
+    assert "no two clusters" in text
+    table = files.read_csv(tmp_path / "clusters.csv")
+    assert {(row["cluster"], row["raw_cluster"]) for row in table} == {("0", "0")}
+    assert all(float(row["distance"]) > 0 for row in table)
+
+
+def test_a_clusterer_that_finds_the_number_itself_is_not_changed_by_auto(tmp_path: Path) -> None:
+    write_embeddings(tmp_path)
+    found = {}
+    for k in (3, "auto"):
+        run = settings("dbscan", num_clusters=k)
+        row = cluster_stage.run(tmp_path, ["vae"], manifest("label"), run, "run 1")[0]
+        found[k] = {name: value for name, value in row.items() if name != "time"}
+    assert found[3] == found["auto"]
+    assert found[3]["k_chosen_by"] == "clusterer"
 
 
 def test_noise_is_cluster_minus_one_with_empty_cells_and_lowers_coverage(tmp_path: Path) -> None:

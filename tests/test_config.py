@@ -2,8 +2,10 @@ import contextlib
 import json
 
 import pytest
+from absl import flags
 from hypothesis import given
 from hypothesis import strategies as st
+from ml_collections import config_flags
 
 from vae_jax import config as config_lib
 from vae_jax.errors import UserError
@@ -51,6 +53,11 @@ def test_a_key_that_this_version_does_not_know_is_named():
         ("feature.win_length", 4096, "n_fft"),
         ("feature.n_mfcc", 200, "n_mels"),
         ("seed", -1, "from 0"),
+        ("cluster.num_clusters", 1, '2 or more, or "auto"'),
+        ("cluster.num_clusters", 2.5, "a whole number"),
+        ("cluster.num_clusters", True, "a whole number"),
+        ("cluster.num_clusters", "banana", '"auto"'),
+        ("cluster.num_clusters", None, "a whole number"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_it_must_be(key, value, expected):
@@ -61,6 +68,20 @@ def test_a_value_out_of_range_is_named_with_what_it_must_be(key, value, expected
         config_lib.validate(config)
     assert f"config.{key}" in str(error.value)
     assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(("written", "value"), [("5", 5), ("auto", "auto")])
+def test_the_number_of_clusters_is_a_number_or_auto_on_the_command_line(written, value):
+    flag_values = flags.FlagValues()
+    argv = ["main", f"--config.cluster.num_clusters={written}"]
+    holder = config_flags.DEFINE_config_dict(
+        "config", config_lib.get_config(), flag_values=flag_values, sys_argv=argv
+    )
+    flag_values(argv)
+    config_lib.validate(holder.value)
+    assert holder.value.cluster.num_clusters == value
+    values = json.loads(json.dumps(config_lib.to_dict(holder.value)))
+    assert config_lib.from_dict(values).cluster.num_clusters == value
 
 
 RULES = sorted(set(config_lib._RULES) - {"baselines", "model.hidden_dims"})

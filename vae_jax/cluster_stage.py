@@ -1,7 +1,8 @@
 """The cluster stage: embeddings in, `clustering_metrics.csv` and `clusters.csv` out.
 
 The VAE and every baseline are clustered by the same clusterer, with the same number of clusters
-and the same seeds, and scored in their own space and in a common one.
+and the same seeds, and scored in their own space and in a common one. Where that number is not
+given, it is chosen once, on the first method's embedding, which is the VAE's.
 """
 
 import math
@@ -15,8 +16,9 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from vae_jax import clustering, files, metrics, metrics_file
+from vae_jax import clustering, files, metrics, metrics_file, selection
 from vae_jax.clustering import Clustering
+from vae_jax.config import AUTO
 from vae_jax.console import Progress
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest
@@ -65,7 +67,8 @@ def run(
     ids, spaces = _read_embeddings(outdir, methods)
     classes = np.array(_labels(manifest, config.cluster.label, ids))
     artists = np.array(manifest.column("artist", ids.tolist()))
-    seeds = _seeds(config)
+    options = _with_num_clusters(config.cluster, methods[0], spaces[methods[0]], config.seed)
+    seeds = _seeds(options, config.seed)
     run_columns = {"run_id": run_id, "time": datetime.now(UTC).isoformat(timespec="seconds")}
     rows: list[Row] = []
     first: dict[str, Clustering] = {}
@@ -80,7 +83,7 @@ def run(
             }
             searched = _artist_search(spaces[method], artists, config.seed)
             for seed in seeds:
-                found = clustering.cluster(spaces[method], config.cluster, seed)
+                found = clustering.cluster(spaces[method], options, seed)
                 first.setdefault(method, found)
                 scores = _scores(method, found, spaces, classes, config, seed)
                 row = described | _description(found, config, seed) | scores | searched
@@ -92,10 +95,33 @@ def run(
     return rows
 
 
-def _seeds(config: ConfigDict) -> list[int]:
-    """Return the seeds to repeat with: one is enough where the clusterer uses none."""
-    is_seeded = clustering.CLUSTERERS[config.cluster.method].seeded
-    return [config.seed + i for i in range(config.cluster.num_seeds if is_seeded else 1)]
+def _seeds(options: ConfigDict, first: int) -> list[int]:
+    """Return the seeds to repeat with: one is enough where they make no difference."""
+    clusterer = clustering.CLUSTERERS[options.method]
+    is_one_cluster = clusterer.takes_k and options.num_clusters == 1
+    repeats = options.num_seeds if clusterer.seeded and not is_one_cluster else 1
+    return [first + i for i in range(repeats)]
+
+
+def _with_num_clusters(
+    options: ConfigDict, method: str, points: np.ndarray, seed: int
+) -> ConfigDict:
+    """Return `config.cluster` with a number of clusters, chosen if it is to be."""
+    if _k_chosen_by(options) != AUTO:
+        return options
+    chosen = selection.choose_num_clusters(points, seed)
+    if chosen.num_clusters == 1:
+        logging.warning("no cluster structure found: %s (%s).", chosen.reason, method)
+    else:
+        logging.info("%d clusters, chosen from %s: %s", chosen.num_clusters, method, chosen.reason)
+    return ConfigDict({**options, "num_clusters": chosen.num_clusters})
+
+
+def _k_chosen_by(options: ConfigDict) -> str:
+    """Say who chose the number of clusters: the config, "auto", or the clusterer itself."""
+    if not clustering.CLUSTERERS[options.method].takes_k:
+        return "clusterer"
+    return AUTO if options.num_clusters == AUTO else "config"
 
 
 def _read_embeddings(
@@ -136,6 +162,7 @@ def _description(found: Clustering, config: ConfigDict, seed: int) -> Row:
     return {
         "clusterer": config.cluster.method,
         "k": found.num_clusters,
+        "k_chosen_by": _k_chosen_by(config.cluster),
         "seed": seed,
         "n": len(found.labels),
         "coverage": found.coverage,

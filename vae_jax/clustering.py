@@ -99,7 +99,8 @@ def cluster(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
     points
         [N, L] finite latents.
     options
-        `config.cluster`; `options.method` names the clusterer.
+        `config.cluster`; `options.method` names the clusterer. Where it takes a number of
+        clusters, `options.num_clusters` is one, 1 included.
     seed
         Of the clusterer's random starts.
 
@@ -121,7 +122,9 @@ def cluster(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
             f"config.cluster.num_clusters is {options.num_clusters}, more than the number of "
             f"tracks ({n}): ask for fewer clusters, or add tracks."
         )
-    distinct = _count_distinct(points, enough=options.num_clusters)
+    if clusterer.takes_k and options.num_clusters == 1:  # no structure was found
+        return Clustering(np.zeros(n, np.int32), points.mean(axis=0, keepdims=True))
+    distinct = _count_distinct(points, enough=options.num_clusters if clusterer.takes_k else 2)
     if distinct == 1:
         logging.warning("%d of %d tracks have the same latents: they are one cluster.", n, n)
         return Clustering(np.zeros(n, np.int32), points[:1].astype(np.float64))

@@ -19,6 +19,7 @@ import numpy as np
 from absl import app, flags
 
 from vae_jax import files, metrics_file
+from vae_jax.config import AUTO
 from vae_jax.errors import UserError
 
 REFERENCE = "pca"
@@ -52,7 +53,7 @@ CHANCE = {
 }
 DESCRIPTION = (
     *("run_id", "time", "method", "supervised", "feature", "model", "latent_dim"),
-    *("clusterer", "k", "n", "n_labelled", "silhouette_sample"),
+    *("clusterer", "k", "k_chosen_by", "n", "n_labelled", "silhouette_sample"),
 )
 FOOTNOTE = (
     "mean±std over seeds; - pca: mean difference and its 95% interval; "
@@ -160,6 +161,8 @@ def table(rows: Sequence[Mapping[str, Any]], title: str = "") -> str:
             blocks.append(margin)
         pairs = zip(blocks[-1], column, strict=True)
         blocks[-1] = [f"{line}  {cell:>{size}}" for line, cell in pairs]
+    if blocks == [margin]:
+        return f"{_heading(rows, title)}\nno scores: there are no two clusters to tell apart"
     text = [line.rstrip() for block in blocks for line in block if line.strip() != "chance"]
     return "\n".join([_heading(rows, title), *text, FOOTNOTE])
 
@@ -232,6 +235,8 @@ def _heading(rows: Sequence[Mapping[str, Any]], title: str) -> str:
     first = rows[0]
     ks = sorted({int(row["k"]) for row in rows})
     k = f"k={ks[0]}" if len(ks) == 1 else f"k={ks[0]} to {ks[-1]}"
+    if first.get("k_chosen_by") == AUTO:
+        k += f" ({AUTO})"
     seeds = len({row["seed"] for row in rows})
     described = [first["feature"], first["model"], first["clusterer"], k, f"n={first['n']}"]
     described += [f"{seeds} seed{'s' if seeds > 1 else ''}", first["time"]]

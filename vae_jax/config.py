@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
-from ml_collections.config_dict import placeholder
+from ml_collections.config_dict import FieldReference, placeholder
 
 from vae_jax.errors import UserError
 
@@ -21,6 +21,7 @@ CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
 PRIORS = ("normal", "mixture")
 PROJECTIONS = ("umap", "tsne", "pca")
 BASELINES = ("pca", "raw", "ae")
+AUTO = "auto"  # the number of clusters that `selection` finds
 
 
 def get_config() -> ConfigDict:
@@ -98,7 +99,7 @@ def get_config() -> ConfigDict:
 
     config.cluster = cluster = ConfigDict()
     cluster.method = "kmeans"
-    cluster.num_clusters = 10
+    cluster.num_clusters = FieldReference(10, field_type=object)  # or "auto": chosen by the data
     cluster.num_seeds = 5  # repeats, for the mean and standard deviation of every metric
     cluster.n_init = 10  # restarts of k-means and of the Gaussian mixture
     cluster.eps = placeholder(float)  # DBSCAN; from the knee of the k-distances when not set
@@ -118,10 +119,12 @@ def get_config() -> ConfigDict:
 
 def validate(config: ConfigDict) -> None:
     """Raise a `UserError` that names the first key that is unknown, missing or out of range."""
-    _check_types(config, get_config(), "config")
+    defaults = get_config()
+    _check_types(config, defaults, "config")
     for key, (check, requirement) in _RULES.items():
         value = _lookup(config, key)
-        if value is not None and not check(value):
+        is_unset = value is None and _lookup(defaults, key) is None
+        if not is_unset and not check(value):
             raise UserError(f"config.{key} is {value!r}, but must be {requirement}.")
     feature = config.feature
     nyquist = feature.sample_rate / 2
@@ -220,6 +223,8 @@ def _check_types(config: ConfigDict, defaults: ConfigDict, where: str) -> None:
 
 
 def _is_like(value: Any, default: Any, expected: Any) -> bool:
+    if expected is object:
+        return True  # of several types, which its rule tells apart
     if value is None:
         return default is None
     if expected is float:
@@ -319,7 +324,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.patience": _NOT_NEGATIVE,
     "embed.batch_size": _at_least(1, 2**20),
     "cluster.method": _one_of(CLUSTERERS),
-    "cluster.num_clusters": _at_least(2),
+    "cluster.num_clusters": (
+        (lambda value: value == AUTO or (type(value) is int and 2 <= value < 2**31)),
+        f'a whole number of 2 or more, or "{AUTO}"',
+    ),
     "cluster.num_seeds": _COUNT,
     "cluster.n_init": _COUNT,
     "cluster.eps": _POSITIVE,
