@@ -91,6 +91,7 @@ def get_config() -> ConfigDict:
 
     config.embed = embed = ConfigDict()
     embed.batch_size = 1024
+    embed.shard_size = 16384  # tracks; the shares that processes take, and that a killed run keeps
 
     config.cluster = cluster = ConfigDict()
     cluster.method = "kmeans"
@@ -306,6 +307,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.resident_gib": _NOT_NEGATIVE,
     "train.patience": _NOT_NEGATIVE,
     "embed.batch_size": _at_least(1, 2**20),
+    "embed.shard_size": _COUNT,
     "cluster.method": _one_of(CLUSTERERS),
     "cluster.num_clusters": _at_least(2),
     "cluster.num_seeds": _COUNT,

@@ -1,6 +1,6 @@
 """Decodes with a trained model: reconstructions of a few tracks, and latent traversals.
 
-The embed stage calls it with the posteriors of all tracks; the result is drawn by `visualize`.
+The embed stage calls it with the latents of all tracks; the result is drawn by `visualize`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ REACH = 2.0  # standard deviations of a latent over the collection, to both side
 
 
 def decode(
-    encoder: Encoder, records: Records, conditions: Sequence[str], posterior: Posterior
+    encoder: Encoder, records: Records, conditions: Sequence[str], latents: np.ndarray
 ) -> Reconstructions | None:
     """Reconstruct tracks that are evenly spaced in the records, and traverse the latent space.
 
@@ -44,8 +44,8 @@ def decode(
         Features of N tracks.
     conditions
         Each track's class, for a model with a condition; traversals take these tracks' average.
-    posterior
-        Of all tracks, mean [N, L].
+    latents
+        Posterior means of all tracks, [N, L].
 
     Returns
     -------
@@ -60,10 +60,10 @@ def decode(
     chosen = _evenly_spaced(records, name)
     if not len(chosen):
         return None
-    dimensions, latents = _traversals(np.asarray(posterior.mean))
+    dimensions, moved = _traversals(latents)
     source = Source(records, description.class_numbers(conditions))
     tracks = source.load(np.maximum(input_pipeline.pad(chosen, NUM_TRACKS), 0))
-    flat = latents.reshape(-1, latents.shape[-1])
+    flat = moved.reshape(-1, moved.shape[-1])
     program = jax.jit(_program(model, view, name, len(chosen)))  # so little runs on one device
     arrays = program({"params": encoder.params}, tracks, flat)
     inputs, outputs, traversals = jax.device_get(arrays)
@@ -74,9 +74,9 @@ def decode(
         outputs=outputs,
         center=array.mean,
         scale=np.broadcast_to(1 / array.scale, array.mean.shape),
-        traversals=traversals.reshape(*latents.shape[:2], *traversals.shape[1:]),
+        traversals=traversals.reshape(*moved.shape[:2], *traversals.shape[1:]),
         dimensions=dimensions,
-        values=np.stack([latents[i, :, d] for i, d in enumerate(dimensions)]),
+        values=np.stack([moved[i, :, d] for i, d in enumerate(dimensions)]),
         **_axes(description.config["feature"], name) if array.segment_frames else {},
     )
 

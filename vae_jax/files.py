@@ -110,7 +110,7 @@ def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Read all arrays of an npz file; a damaged one is a `UserError` that names it."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: run the stage that writes it first.") from error

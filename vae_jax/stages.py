@@ -27,13 +27,17 @@ from vae_jax.run import (
 )
 
 
-def help_to_train(config: ConfigDict, outdir: Path, stages: Sequence[str]) -> None:
-    """Do the part of a process that is not the first of its job: train with the others."""
-    if "train" in stages:
+def help_the_first(
+    config: ConfigDict, outdir: Path, stages: Sequence[str], checkpoint: Path | None
+) -> None:
+    """Do the part of a process that is not the first of its job: train and embed with it."""
+    this = Run(config, outdir, checkpoint)
+    if "train" in stages and not checkpoint:
         distributed.wait_for_all("features")
-        this = Run(config, outdir)
         for model in this.trained:
             _train_one(this, model)
+    if "embed" in stages:
+        _write_shards(this, is_due=False)
     distributed.wait_for_all("end")
 
 
@@ -128,33 +132,30 @@ def embed(this: Run) -> bool:
     """Write the latents of all tracks, and the baselines' embeddings."""
     from vae_jax import checkpoints
 
-    models = {name: this.checkpoint_dir(name) for name in this.trained}
-    steps = {name: checkpoints.best_step(directory) for name, directory in models.items()}
-    seals = [checkpoints.seal(models[name], step) for name, step in steps.items()]
-    lyrics_weight, seed = this.config.feature.lyrics_weight, this.config.seed
-    made_from = [this.records.fingerprint, this.conditions, seals, lyrics_weight, seed]
-    paths = dict(zip(this.methods, this.embeddings(), strict=False))
+    seals = [checkpoints.seal(this.checkpoint_dir(name), step) for name, step in this.steps.items()]
+    feature, seed = this.config.feature, this.config.seed
+    made_from = [this.records.fingerprint, this.conditions, seals, feature.lyrics_weight, seed]
 
     def write() -> None:
-        from vae_jax import baselines, decode, embed
+        from vae_jax import embed_stage
 
-        for name, step in steps.items():
-            encoder = embed.Encoder(models[name], step)
-            posterior = encoder.embed(this.records, this.conditions, this.config.embed.batch_size)
-            embed.write_latents(paths[name], this.records.ids, posterior)
-            if name == "vae":
-                decoded = decode.decode(encoder, this.records, this.conditions, posterior)
-                reconstructions.write(this.outdir / reconstructions.FILE, decoded)
-        features = baselines.raw(this.records, lyrics_weight)
-        points = {"raw": features}
-        if "pca" in this.baselines:
-            points["pca"] = baselines.pca(features, posterior.mean.shape[1], seed)
-        for name, latents in points.items():
-            path = this.outdir / "baselines" / f"{name}.npz"
-            files.write_npz(path, ids=this.records.ids, latents=latents)
+        _write_shards(this, is_due=True)
+        embed_stage.finish(this)
 
     outputs = [*this.embeddings(), this.outdir / reconstructions.FILE]
-    return _unless_up_to_date(this, "embed", made_from, write, outputs)
+    is_done = _unless_up_to_date(this, "embed", made_from, write, outputs)
+    if not is_done:
+        _write_shards(this, is_due=False)
+    return is_done
+
+
+def _write_shards(this: Run, is_due: bool) -> None:
+    """Embed with all processes of the job, where the first one finds that it is due."""
+    if distributed.first_says("embed", is_due):
+        from vae_jax import embed_stage
+
+        embed_stage.write_shards(this)
+        distributed.wait_for_all("shards")
 
 
 def cluster(this: Run) -> bool:
