@@ -78,7 +78,7 @@ def encoder_of(tracks, feature, model, conditions=(), **settings):
 
 def latents_of(tracks):
     means = RNG.normal(size=(len(tracks), 3)) * [0.1, 3.0, 1.0] + [5.0, 6.0, 7.0]
-    return means.astype(np.float32)
+    return [means.astype(np.float32)]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_traversals_move_the_latents_that_vary_most_around_the_mean_of_all_track
     encoder, latents = encoder_of(tracks, "mfcc", "mlp"), latents_of(tracks)
     data = decode.decode(encoder, tracks, [], latents)
     assert data.dimensions.tolist() == [1, 2, 0]
-    mean, std = latents.mean(axis=0), latents.std(axis=0)
+    mean, std = latents[0].mean(axis=0), latents[0].std(axis=0)
     expected = mean[1] + std[1] * np.linspace(-2, 2, 7)
     np.testing.assert_allclose(data.values[0], expected, rtol=1e-5)
     z = np.tile(mean, (7, 1))

@@ -5,8 +5,8 @@ import pytest
 
 from tests.conftest import write_collection
 from vae_jax import config as config_lib
-from vae_jax import files, stages
-from vae_jax.latents import Shards
+from vae_jax import files, projections, stages
+from vae_jax.latents import Latents, Shards
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,8 @@ def test_a_killed_run_redoes_only_shards_that_are_missing_damaged_or_outdated(
     second.write_bytes(second.read_bytes()[:-100])
 
     def counted(shards, shard, **arrays):
-        written.append(f"{shards.folder.name} {shard}")
+        if shards.folder.name != "raw":  # which needs the summaries of all tracks
+            written.append(f"{shards.folder.name} {shard}")
         write(shards, shard, **arrays)
 
     written.clear()
@@ -83,3 +84,31 @@ def test_a_killed_run_redoes_only_shards_that_are_missing_damaged_or_outdated(
     redone = ["latents 0", "latents 1", "latents 4"]
     assert written == [*redone, *(f"summaries {shard}" for shard in range(5))]
     assert not any(path.is_dir() for path in (outdir / "latents", outdir / "baselines/summaries"))
+
+
+def test_a_sharded_run_has_the_same_embeddings_and_goes_on_to_the_plots(
+    trained, tmp_path, monkeypatch
+):
+    one = embed(trained, tmp_path, 4)
+    monkeypatch.setattr(projections, "FIT_SAMPLE", 10)
+    config = trained.copy_and_resolve_references()
+    config.embed.update(format="sharded", shard_size=4)
+    config.cluster.update(num_clusters=3, silhouette_sample=12)
+    config.visualize.method = "pca"
+    stages.run(config, tmp_path, ["embed", "cluster", "visualize"], None)
+    assert len([*(tmp_path / "latents").iterdir()]) == 4
+    for name, arrays in one.items():
+        assert not (tmp_path / f"{name}.npz").exists()
+        _, points = Latents(tmp_path / name).held(15, 0)
+        if name == "baselines/pca":  # axes have no direction
+            points *= np.sign(points[0] * arrays["latents"][0])
+        np.testing.assert_allclose(points, arrays["latents"], atol=1e-5)
+    rows = files.read_csv(tmp_path / "clustering_metrics.csv")
+    assert {(row["n"], row["silhouette_sample"]) for row in rows} == {("15", "12")}
+    table = files.read_csv(tmp_path / "clusters.csv")
+    assert [row["cluster"] != "" for row in table] == [True] * 15
+    assert sum(row["silhouette"] != "" for row in table) == 12
+    assert len(files.read_csv(tmp_path / "latent_visualization" / "vae_pca.csv")) == 10
+    stamp = (tmp_path / "latents" / "latents-00000-of-00004.npz").stat().st_mtime_ns
+    stages.run(config, tmp_path, ["embed"], None)
+    assert (tmp_path / "latents" / "latents-00000-of-00004.npz").stat().st_mtime_ns == stamp

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from vae_jax import files
-from vae_jax.latents import Shards
+from vae_jax.errors import UserError
+from vae_jax.latents import Latents, Shards
 
 IDS = np.array([f"track {i}" for i in range(10)])
 POINTS = np.arange(30, dtype=np.float32).reshape(10, 3)
@@ -46,3 +47,30 @@ def test_removing_takes_shards_of_any_number_but_nothing_else(shards):
     (shards.folder / "notes.txt").touch()
     Shards(shards.folder, IDS, 3, "this").remove()
     assert [path.name for path in shards.folder.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_of_shards_reads_as_one_file_does(shards, tmp_path):
+    shards.merge(tmp_path / "latents.npz")
+    one, many = Latents(tmp_path / "latents.npz"), Latents(shards.folder)
+    assert (one.is_sharded, many.is_sharded) == (False, True)
+    for latents in (one, many):
+        assert (latents.ids.tolist(), latents.dim, len(latents)) == (IDS.tolist(), 3, 10)
+        np.testing.assert_array_equal(np.concatenate([*latents.chunks()]), POINTS)
+
+
+def test_of_shards_a_sample_is_held_and_of_a_file_all(shards, tmp_path):
+    positions, points = Latents(shards.folder).held(6, seed=1)
+    assert len({*positions.tolist()}) == 6
+    np.testing.assert_array_equal(points, POINTS[positions])
+    np.testing.assert_array_equal(Latents(shards.folder).held(10, seed=1)[1], POINTS)
+    shards.merge(tmp_path / "latents.npz")
+    np.testing.assert_array_equal(Latents(tmp_path / "latents.npz").held(6, seed=1)[1], POINTS)
+
+
+def test_a_folder_that_lacks_shards_is_refused(shards):
+    shards.path(1).unlink()
+    with pytest.raises(UserError, match="holds 2 of 3 shards"):
+        Latents(shards.folder)
+    shards.remove()
+    with pytest.raises(UserError, match="does not exist"):
+        Latents(shards.folder)

@@ -85,6 +85,24 @@ def pca(features: np.ndarray, num_components: int, seed: int) -> np.ndarray:
     return PCA(size, random_state=seed).fit_transform(features).astype(np.float32)
 
 
+def principal_axes(
+    chunks: Iterable[np.ndarray], num_components: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean [D] and the first principal axes [C, D] of features read in chunks, [n, D].
+
+    They are those of `pca` but for their signs: nothing but the features' covariance is held.
+    """
+    count, total, products = 0, np.zeros(()), np.zeros(())
+    for chunk in chunks:
+        points = chunk.astype(np.float64)
+        count += len(points)
+        total, products = total + points.sum(axis=0), products + points.T @ points
+    mean = total / count
+    # The features are standardised: next to their variance, the mean is too small to cost digits.
+    axes = np.linalg.eigh(products / count - np.outer(mean, mean)).eigenvectors[:, ::-1].T
+    return mean, axes[: min(num_components, count)]
+
+
 def _summary(frames: np.ndarray) -> np.ndarray:
     """Return mean, standard deviation and mean absolute change, [T, F] -> [3 F]; 0 if T is 0."""
     if not len(frames):

@@ -91,6 +91,7 @@ def get_config() -> ConfigDict:
 
     config.embed = embed = ConfigDict()
     embed.batch_size = 1024
+    embed.format = "npz"  # one file in the end, or "sharded" for what does not fit in memory
     embed.shard_size = 16384  # tracks; the shares that processes take, and that a killed run keeps
 
     config.cluster = cluster = ConfigDict()
@@ -142,6 +143,11 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             f"config.feature.n_mfcc ({feature.n_mfcc}) must not exceed "
             f"config.feature.n_mels ({feature.n_mels})."
+        )
+    if config.embed.format == "sharded" and config.cluster.method != "kmeans":
+        raise UserError(
+            f"config.cluster.method={config.cluster.method} needs all latents in memory: use "
+            "kmeans, or config.embed.format=npz."
         )
     model = config.model
     if model.name in ("multimodal", "track"):
@@ -307,6 +313,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.resident_gib": _NOT_NEGATIVE,
     "train.patience": _NOT_NEGATIVE,
     "embed.batch_size": _at_least(1, 2**20),
+    "embed.format": _one_of(("npz", "sharded")),
     "embed.shard_size": _COUNT,
     "cluster.method": _one_of(CLUSTERERS),
     "cluster.num_clusters": _at_least(2),

@@ -3,7 +3,8 @@
 The embed stage calls it with the latents of all tracks; the result is drawn by `visualize`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from vae_jax.features import spectral
 from vae_jax.input_pipeline import Source
 from vae_jax.models.vae import Inputs, Posterior
 from vae_jax.reconstructions import Reconstructions
-from vae_jax.records import Records
+from vae_jax.records import Records, Statistics
 from vae_jax.views import Tracks, View
 
 NUM_TRACKS = 8
@@ -28,7 +29,7 @@ REACH = 2.0  # standard deviations of a latent over the collection, to both side
 
 
 def decode(
-    encoder: Encoder, records: Records, conditions: Sequence[str], latents: np.ndarray
+    encoder: Encoder, records: Records, conditions: Sequence[str], latents: Iterable[np.ndarray]
 ) -> Reconstructions | None:
     """Reconstruct tracks that are evenly spaced in the records, and traverse the latent space.
 
@@ -45,7 +46,7 @@ def decode(
     conditions
         Each track's class, for a model with a condition; traversals take these tracks' average.
     latents
-        Posterior means of all tracks, [N, L].
+        Posterior means of all tracks, in chunks, [n, L].
 
     Returns
     -------
@@ -124,9 +125,11 @@ def _evenly_spaced(records: Records, name: str) -> np.ndarray:
     return np.array([position for position in found if position is not None], np.int32)
 
 
-def _traversals(latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _traversals(latents: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return the dimensions that vary most, [D], and the latents to decode, [D, V, L]."""
-    mean, std = latents.mean(axis=0), latents.std(axis=0)
+    measured = functools.reduce(Statistics.merge, map(Statistics.of, latents))
+    mean = measured.mean.astype(np.float32)
+    std = np.sqrt(measured.squares / measured.count).astype(np.float32)
     dimensions = np.argsort(-std, kind="stable")[:NUM_DIMENSIONS]
     moved = np.tile(mean, (len(dimensions), NUM_VALUES, 1))
     for i, dimension in enumerate(dimensions):

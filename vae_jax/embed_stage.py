@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vae_jax import baselines, checkpoints, decode, distributed, embed, files, reconstructions
-from vae_jax.latents import Shards
+from vae_jax.latents import Latents, Shards
 from vae_jax.run import Run
 
 
@@ -31,25 +31,49 @@ def write_shards(this: Run) -> None:
 
 
 def finish(this: Run) -> None:
-    """Write every embedding and the reconstructions; remove the shards."""
-    models = {model: _model_shards(this, model) for model in this.trained}
-    for model, shards in models.items():
-        shards.merge(this.embedding(model))
-    latents = files.read_npz(this.embedding("vae"))["latents"]
+    """Make every embedding of the shards, and the reconstructions."""
+    written = {model: _model_shards(this, model) for model in this.trained}
+    written["raw"] = _write_raw(this)
+    if not this.is_sharded:
+        for method, shards in written.items():
+            shards.merge(this.embedding(method))
+    latents = Latents(this.embedding("vae"))
     encoder = embed.Encoder(this.checkpoint_dir(), this.steps["vae"])
-    decoded = decode.decode(encoder, this.records, this.conditions, latents)
+    decoded = decode.decode(encoder, this.records, this.conditions, latents.chunks())
     reconstructions.write(this.outdir / reconstructions.FILE, decoded)
-    summaries = _summary_shards(this)
-    parts = [summaries.read(shard) for shard in range(len(summaries))]
-    known = baselines.statistics(this.records, parts)
-    weight = this.config.feature.lyrics_weight
-    raw = np.concatenate([baselines.raw(this.records, part, known, weight) for part in parts])
-    files.write_npz(this.embedding("raw"), ids=this.records.ids, latents=raw)
     if "pca" in this.baselines:
-        pca = baselines.pca(raw, latents.shape[1], this.config.seed)
-        files.write_npz(this.embedding("pca"), ids=this.records.ids, latents=pca)
-    for shards in (*models.values(), summaries):
-        shards.remove()
+        written["pca"] = _write_pca(this, latents.dim)
+    for shards in written.values():
+        shards.remove(keep_these=this.is_sharded)
+        if this.is_sharded:
+            shards.folder.with_suffix(".npz").unlink(missing_ok=True)
+    _summary_shards(this).remove()
+
+
+def _write_raw(this: Run) -> Shards:
+    """Write shards of the raw features, standardised by all tracks."""
+    weight, summaries = this.config.feature.lyrics_weight, _summary_shards(this)
+    known = baselines.statistics(this.records, map(summaries.read, range(len(summaries))))
+    raw = _shards(this, "raw", weight)
+    for shard in range(len(raw)):
+        part = summaries.read(shard)
+        raw.write(shard, latents=baselines.raw(this.records, part, known, weight))
+    return raw
+
+
+def _write_pca(this: Run, size: int) -> Shards:
+    """Write the PCA of the raw features: a file, or shards, which are returned."""
+    features, seed = Latents(this.embedding("raw")), this.config.seed
+    pca = _shards(this, "pca", size)
+    if this.is_sharded:
+        mean, axes = baselines.principal_axes(features.chunks(), size)
+        for shard, chunk in enumerate(features.chunks()):
+            pca.write(shard, latents=((chunk - mean) @ axes.T).astype(np.float32))
+    else:
+        (chunk,) = features.chunks()
+        points = baselines.pca(chunk, size, seed)
+        files.write_npz(this.embedding("pca"), ids=this.records.ids, latents=points)
+    return pca
 
 
 def _model_shards(this: Run, model: str) -> Shards:

@@ -1,10 +1,13 @@
-"""Embeddings on disk, in shards that several processes write and a killed run need not redo.
+"""Embeddings on disk: one file such as `latents.npz`, or a folder of shards such as `latents/`.
 
-The embed stage writes shards of consecutive tracks, each atomically and with a fingerprint of what
-it was made from, and then merges them into one file such as `latents.npz`.
+The embed stage writes `Shards` of consecutive tracks, each atomically and with a fingerprint of
+what it was made from, so that several processes share the work and a killed run need not redo it;
+then it merges them, unless `config.embed.format` is "sharded". `Latents` reads either.
 """
 
 import contextlib
+import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,9 +82,78 @@ class Shards:
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         files.write_npz(path, **arrays)
 
-    def remove(self) -> None:
-        """Remove the folder and every shard in it, whatever it was made from."""
-        for path in self.folder.glob(f"{self.folder.name}-*-of-*.npz"):
+    def remove(self, keep_these: bool = False) -> None:
+        """Remove the shards of any number and origin, or only those that are not these."""
+        kept = {self.path(shard) for shard in range(len(self))} if keep_these else set()
+        for path in {*self.folder.glob(f"{self.folder.name}-*-of-*.npz")} - kept:
             path.unlink()
-        with contextlib.suppress(OSError):  # it is absent, or holds what others put there
+        with contextlib.suppress(OSError):  # it is absent, or not empty
             self.folder.rmdir()
+
+
+class Latents:
+    """An embedding, [N, L] float32, read as chunks: the whole of a file, or shard after shard.
+
+    Attributes
+    ----------
+    path
+        The file, or the folder.
+    ids
+        Of all tracks, [N]: all that is held in memory of a folder.
+
+    Raises
+    ------
+    UserError
+        Here or on reading, if anything is missing, damaged or not finite.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.is_sharded = path, path.suffix != ".npz"
+        self._paths = _shards_in(path) if self.is_sharded else [path]
+        self._read = functools.lru_cache(maxsize=1)(_read_points)  # a single file is read once
+        self.dim = self._read(self._paths[0]).shape[1]
+        self.ids = np.concatenate([files.read_npz(path, "ids")["ids"] for path in self._paths])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        """Yield the points of consecutive tracks, [n, L]."""
+        return map(self._read, self._paths)
+
+    def held(self, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return positions [M] and points [M, L] to hold in memory.
+
+        Of a file they are all; of shards at most `size` at random, in order.
+        """
+        if not self.is_sharded or len(self) <= size:
+            return np.arange(len(self)), np.concatenate([*self.chunks()])
+        positions = np.sort(np.random.default_rng(seed).choice(len(self), size, replace=False))
+        points, start = [], 0
+        for chunk in self.chunks():
+            first, last = np.searchsorted(positions, (start, start + len(chunk)))
+            points.append(chunk[positions[first:last] - start])
+            start += len(chunk)
+        return positions, np.concatenate(points)
+
+
+def _shards_in(folder: Path) -> list[Path]:
+    """Return the shards in a folder, which must be all that their names promise."""
+    paths = sorted(folder.glob(f"{folder.name}-*-of-*.npz"))
+    if not paths:
+        raise UserError(f"{folder} does not exist: run --stage=embed first.")
+    promised = int(paths[-1].stem.rpartition("-")[2])
+    if len(paths) != promised:
+        raise UserError(
+            f"{folder} holds {len(paths)} of {promised} shards: run --stage=embed again."
+        )
+    return paths
+
+
+def _read_points(path: Path) -> np.ndarray:
+    arrays = files.read_npz(path)
+    if not {"ids", "latents"} <= arrays.keys() or len(arrays["ids"]) != len(arrays["latents"]):
+        raise UserError(f"{path} is damaged: it lacks ids or latents; delete it and run again.")
+    if not np.isfinite(arrays["latents"]).all():
+        raise UserError(f"{path} holds values that are not finite: train with other settings.")
+    return arrays["latents"]

@@ -21,7 +21,7 @@ CLUSTERING_METRICS = "clustering_metrics.csv"
 TRAIN_METRICS = "train_metrics.jsonl"
 FAILED = "failed.csv"
 MARKERS = ".stages"
-SHARDED = ("latents", *(f"baselines/{name}" for name in ("ae", "summaries")))
+SHARDED = ("latents", *(f"baselines/{name}" for name in ("pca", "raw", "ae", "summaries")))
 SUBFOLDERS = ("baselines", "latent_visualization", MARKERS, *SHARDED)  # of the outdir
 
 
@@ -133,10 +133,16 @@ class Run:
         folders = [self.records_dir, *(self.checkpoint_dir(name) for name in self.trained)]
         return [path for path in folders if path.exists()]
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether embeddings are folders of shards, which may not fit in memory."""
+        return self.config.embed.format == "sharded"
+
     def embedding(self, method: str) -> Path:
-        """Return the file of a method's embedding."""
-        return self.outdir / (LATENTS if method == "vae" else f"baselines/{method}.npz")
+        """Return the file of a method's embedding, or its folder where that is sharded."""
+        path = self.outdir / (LATENTS if method == "vae" else f"baselines/{method}.npz")
+        return path.with_suffix("") if self.is_sharded else path
 
     def embeddings(self) -> list[Path]:
-        """Return the embedding files: the VAE's, the baselines' and `raw`, the common space."""
+        """Return the embeddings' paths: the VAE's, the baselines' and `raw`, the common space."""
         return [self.embedding(name) for name in dict.fromkeys([*self.methods, "raw"])]

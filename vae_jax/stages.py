@@ -5,6 +5,7 @@ files.
 """
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -135,6 +136,7 @@ def embed(this: Run) -> bool:
     seals = [checkpoints.seal(this.checkpoint_dir(name), step) for name, step in this.steps.items()]
     feature, seed = this.config.feature, this.config.seed
     made_from = [this.records.fingerprint, this.conditions, seals, feature.lyrics_weight, seed]
+    made_from.append(this.is_sharded and this.config.embed.shard_size)
 
     def write() -> None:
         from vae_jax import embed_stage
@@ -236,12 +238,7 @@ def _unless_up_to_date(
     if before["made_from"] == digest and not changed:
         return False
     write()
-    paths = [
-        path
-        for output in outputs
-        for path in (sorted(output.rglob("*")) if output.is_dir() else [output])
-    ]
-    names = [str(path.relative_to(this.outdir)) for path in paths if path.is_file()]
+    names = [str(path.relative_to(this.outdir)) for path in _files_in(outputs) if path.is_file()]
     contents = _contents(names, this.outdir)
     files.write_sealed_json(marker, {"made_from": digest, "outputs": contents})
     return True
@@ -258,6 +255,12 @@ def _read_marker(path: Path) -> dict[str, Any]:
     return {"made_from": None, "outputs": {}}
 
 
+def _files_in(paths: Iterable[Path]) -> list[Path]:
+    """Return the files among paths, and those in the folders among them."""
+    found = (sorted(path.rglob("*")) if path.is_dir() else [path] for path in paths)
+    return list(itertools.chain.from_iterable(found))
+
+
 def _contents(names: Iterable[str], folder: Path) -> dict[str, str | None]:
     paths = {name: folder / name for name in names}
     return {name: files.sha256(path) if path.exists() else None for name, path in paths.items()}
@@ -267,4 +270,4 @@ def _hashes(this: Run, paths: Sequence[Path], stage: str) -> list[str]:
     for path in paths:
         if not path.exists():
             raise UserError(f"{path} does not exist: run --stage={stage} first.")
-    return [files.sha256(path) for path in paths]
+    return [files.sha256(path) for path in _files_in(paths)]
