@@ -67,7 +67,13 @@ def prepare(folder: Path, model: str, feature: str, count: int, frames: int) -> 
 def streaming(folder: Path, batch_size: int) -> Callable[[], Any]:
     """Return the embedding of all tracks."""
     encoder, stored = _encoder(folder), records.Records(folder / "records")
-    return lambda: encoder.embed(stored, [], batch_size) and None
+    tracks = [np.arange(len(stored), dtype=np.int32)]
+
+    def run() -> None:
+        for _ in encoder.embed(stored, [], tracks, batch_size):
+            pass
+
+    return run
 
 
 def forward(folder: Path, batch_size: int) -> Callable[[], Any]:

@@ -11,6 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from vae_jax import clustering, config
 from vae_jax.errors import UserError
+from vae_jax.latents import Latents, Shards
 
 METHODS = list(clustering.CLUSTERERS)
 TAKES_K = [name for name, entry in clustering.CLUSTERERS.items() if entry.takes_k]
@@ -158,3 +159,22 @@ def test_an_eps_that_makes_all_tracks_neighbours_is_refused_before_it_fills_the_
     points = np.random.default_rng(0).normal(size=(20_000, 2)).astype(np.float32)
     with pytest.raises(UserError, match=r"config\.cluster\.eps"):
         clustering.cluster(points, options("dbscan", eps=100.0), seed=0)
+
+
+def test_k_means_over_shards_agrees_with_k_means_over_all(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(3000, 4)).astype(np.float32)
+    points[:, 0] += np.sort(rng.integers(0, 3, 3000)) * 4  # in the order of the groups
+    shards = Shards(tmp_path / "latents", np.arange(3000).astype(str), 500, "")
+    for shard in range(len(shards)):
+        shards.write(shard, latents=points[shards.positions(shard)])
+    settings, latents = options("kmeans", num_clusters=3), Latents(shards.folder)
+    whole = clustering.cluster(points, settings, 0)
+    same = clustering.cluster_shards(latents, settings, 0)
+    np.testing.assert_array_equal(same.labels, whole.labels)
+    monkeypatch.setattr(clustering, "RESTART_SAMPLE", 300)
+    first, second = (clustering.cluster_shards(latents, settings, 0) for _ in range(2))
+    np.testing.assert_array_equal(first.labels, second.labels)
+    inertia = [np.square(one.distances(points)).sum() for one in (whole, first)]
+    assert inertia[1] < 1.005 * inertia[0]
+    assert adjusted_rand_score(whole.labels, first.labels) > 0.95

@@ -111,3 +111,10 @@ def test_what_a_model_would_ignore_is_refused(name, key):
         config.model[key] = {"condition": "genre", "deterministic": True}[key]
     with pytest.raises(UserError, match=f"not for config.model.name={name}"):
         config_lib.validate(config)
+
+
+def test_only_k_means_takes_sharded_latents():
+    config = config_lib.get_config()
+    config.embed.format, config.cluster.method = "sharded", "dbscan"
+    with pytest.raises(UserError, match="dbscan needs all latents in memory"):
+        config_lib.validate(config)

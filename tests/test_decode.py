@@ -8,7 +8,6 @@ from vae_jax import decode, views
 from vae_jax.config import get_config, to_dict
 from vae_jax.description import Description
 from vae_jax.features.spectral import SpectralSpec, mel_filters
-from vae_jax.models.posterior import Posterior
 from vae_jax.models.vae import Inputs
 from vae_jax.records import ArraySpec, Statistics
 
@@ -77,9 +76,9 @@ def encoder_of(tracks, feature, model, conditions=(), **settings):
     return SimpleNamespace(description=description, params=variables["params"])
 
 
-def posterior_of(tracks):
+def latents_of(tracks):
     means = RNG.normal(size=(len(tracks), 3)) * [0.1, 3.0, 1.0] + [5.0, 6.0, 7.0]
-    return Posterior(means.astype(np.float32), np.zeros_like(means))
+    return [means.astype(np.float32)]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +95,7 @@ def test_inputs_are_in_stored_units_and_outputs_are_the_models(feature, model, s
     tracks = Tracks(SPECS[feature], 20)
     conditions = ["a", "b"] * 10 if settings else []
     encoder = encoder_of(tracks, feature, model, conditions, **settings)
-    data = decode.decode(encoder, tracks, conditions, posterior_of(tracks))
+    data = decode.decode(encoder, tracks, conditions, latents_of(tracks))
     assert data.ids.tolist() == [f"t{i}" for i in (0, 2, 5, 7, 10, 12, 15, 17)]
     name = "audio" if feature == "hybrid" else "features"
     for i, id_ in enumerate(data.ids):
@@ -114,7 +113,7 @@ def test_inputs_are_in_stored_units_and_outputs_are_the_models(feature, model, s
 def test_the_outputs_equal_an_encoding_and_decoding_by_hand():
     tracks = Tracks(SPECS["mfcc"], 20)
     encoder = encoder_of(tracks, "mfcc", "mlp")
-    data = decode.decode(encoder, tracks, [], posterior_of(tracks))
+    data = decode.decode(encoder, tracks, [], latents_of(tracks))
     model, _ = encoder.description.build()
     variables = {"params": encoder.params}
     x = (data.inputs - data.center) / data.scale
@@ -125,10 +124,10 @@ def test_the_outputs_equal_an_encoding_and_decoding_by_hand():
 
 def test_traversals_move_the_latents_that_vary_most_around_the_mean_of_all_tracks():
     tracks = Tracks(SPECS["mfcc"], 20)
-    encoder, posterior = encoder_of(tracks, "mfcc", "mlp"), posterior_of(tracks)
-    data = decode.decode(encoder, tracks, [], posterior)
+    encoder, latents = encoder_of(tracks, "mfcc", "mlp"), latents_of(tracks)
+    data = decode.decode(encoder, tracks, [], latents)
     assert data.dimensions.tolist() == [1, 2, 0]
-    mean, std = posterior.mean.mean(axis=0), posterior.mean.std(axis=0)
+    mean, std = latents[0].mean(axis=0), latents[0].std(axis=0)
     expected = mean[1] + std[1] * np.linspace(-2, 2, 7)
     np.testing.assert_allclose(data.values[0], expected, rtol=1e-5)
     z = np.tile(mean, (7, 1))
@@ -141,33 +140,31 @@ def test_traversals_move_the_latents_that_vary_most_around_the_mean_of_all_track
 def test_only_tracks_with_audio_are_reconstructed():
     tracks = Tracks(SPECS["hybrid"], 16, without_audio={0, 4, 5})
     encoder = encoder_of(tracks, "hybrid", "multimodal")
-    data = decode.decode(encoder, tracks, [], posterior_of(tracks))
+    data = decode.decode(encoder, tracks, [], latents_of(tracks))
     assert data.ids.tolist() == ["t1", "t2", "t6", "t8", "t10", "t12", "t14"]
     without = Tracks(SPECS["hybrid"], 4, without_audio=range(4))
-    assert decode.decode(encoder, without, [], posterior_of(without)) is None
+    assert decode.decode(encoder, without, [], latents_of(without)) is None
 
 
 def test_a_model_that_does_not_decode_to_stored_features_is_left_out():
     tracks = Tracks(SPECS["logmelspec"], 8)
     encoder = encoder_of(tracks, "logmelspec", "track")
     assert isinstance(encoder.description.build()[1], views.TrackView)
-    assert decode.decode(encoder, tracks, [], posterior_of(tracks)) is None
+    assert decode.decode(encoder, tracks, [], latents_of(tracks)) is None
 
 
 @pytest.mark.parametrize("num_tracks", [1, 3])
 def test_a_few_tracks_are_enough(num_tracks):
     tracks = Tracks(SPECS["logmelspec"], num_tracks)
     encoder = encoder_of(tracks, "logmelspec", "conv2d")
-    data = decode.decode(encoder, tracks, [], posterior_of(tracks))
+    data = decode.decode(encoder, tracks, [], latents_of(tracks))
     assert data.inputs.shape == (num_tracks, 4, 8)
     assert data.traversals.shape == (3, 7, 4, 8)
 
 
 def test_the_axes_of_spectrograms_are_in_seconds_and_hz():
     tracks = Tracks(SPECS["logmelspec"], 8)
-    data = decode.decode(
-        encoder_of(tracks, "logmelspec", "conv2d"), tracks, [], posterior_of(tracks)
-    )
+    data = decode.decode(encoder_of(tracks, "logmelspec", "conv2d"), tracks, [], latents_of(tracks))
     assert data.hop_seconds == 512 / 22050
     feature = to_dict(get_config())["feature"] | {"n_mels": 8}
     bins = np.arange(1025) * 22050 / 2048
@@ -178,5 +175,5 @@ def test_the_axes_of_spectrograms_are_in_seconds_and_hz():
 def test_frames_of_mfcc_have_no_frequencies():
     tracks = Tracks(SPECS["logmelspec"], 8)
     encoder = encoder_of(tracks, "mfcc_frames", "conv2d")
-    data = decode.decode(encoder, tracks, [], posterior_of(tracks))
+    data = decode.decode(encoder, tracks, [], latents_of(tracks))
     assert (data.hop_seconds, data.mel_frequencies) == (512 / 22050, None)

@@ -1,5 +1,6 @@
 """Several processes as one job over loopback, started as a scheduler would start them."""
 
+import itertools
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ import pytest
 
 from tests.conftest import write_collection
 from tests.test_main import command
-from vae_jax import checkpoints, history
+from vae_jax import checkpoints, distributed, history
 
 LOCAL_CLUSTER = Path(__file__).parents[1] / "launch" / "local_cluster.sh"
 
@@ -64,6 +65,24 @@ def test_the_number_of_processes_changes_no_result(alone, num_processes, devices
     for before, after in zip(first, second, strict=True):
         for metric in before.keys() - {"train/steps_per_second"}:
             np.testing.assert_allclose(after[metric], before[metric], rtol=1e-3, err_msg=metric)
+
+
+def test_two_processes_embed_what_one_does_to_the_byte(alone):
+    arguments = ("--stage=embed", "--outdir=shared", "--config.embed.shard_size=2")
+    code, output = finish(start(alone, 2, 4, *arguments))
+    assert code == 0, output
+    for name in ("latents.npz", "baselines/raw.npz", "baselines/pca.npz", "reconstructions.npz"):
+        assert (alone / "shared" / name).read_bytes() == (alone / "results/mlp" / name).read_bytes()
+
+
+def test_every_piece_of_work_is_of_one_process(monkeypatch):
+    monkeypatch.setattr(distributed, "_processes", 3)
+    shares = []
+    for index in range(3):
+        monkeypatch.setattr(distributed, "_index", index)
+        shares.append(distributed.own_share(range(7)))
+    assert sorted(itertools.chain(*shares)) == list(range(7))
+    assert min(map(len, shares)) == 2
 
 
 def long_job(folder: Path) -> subprocess.Popen:

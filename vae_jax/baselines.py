@@ -5,31 +5,72 @@ methods' clusters are compared. (The third baseline, the plain autoencoder, is a
 other, with `config.model.deterministic`.)
 """
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 
 from vae_jax.records import Records, Statistics
 from vae_jax.views import fuse
 
+Arrays = Mapping[str, np.ndarray]
 
-def raw(records: Records, lyrics_weight: float) -> np.ndarray:
-    """Return each track's standardised features as one vector, [N, D] float32.
 
-    Frames become their mean, standard deviation and mean absolute change per band; modalities are
-    weighted and concatenated as in early fusion, with zeros where a track has none.
+def summaries(records: Records, positions: np.ndarray) -> dict[str, np.ndarray]:
+    """Read the stored arrays of n tracks by name, [n, ...], each track's frames as one vector.
+
+    Frames become their mean, standard deviation and mean absolute change per band.
     """
     columns: dict[str, list[np.ndarray]] = {name: [] for name in records.arrays}
-    for position in range(len(records)):
-        record = records.read(position)
+    for position in positions:
+        record = records.read(int(position))
         for name, values in columns.items():
             values.append(_summary(record[name]) if record[name].ndim == 2 else record[name])
-    stacked = {name: np.stack(values) for name, values in columns.items()}
-    if "features" in stacked:
-        return _standardise(records, "features", stacked["features"])
-    names = [name for name in stacked if f"has_{name}" in stacked]
-    present = {name: stacked[f"has_{name}"].astype(np.float32) for name in names}
+    return {name: np.stack(values) for name, values in columns.items()}
+
+
+def statistics(records: Records, parts: Iterable[Arrays]) -> dict[str, Statistics]:
+    """Return what to standardise by: the stored statistics, or of summarised frames their own.
+
+    `parts` are the summaries of all tracks.
+    """
+    known = dict(records.statistics)
+    summarised = [name for name in known if len(records.arrays[name].shape) == 2]
+    if summarised:
+        for number, part in enumerate(parts):
+            for name in summarised:
+                measured = Statistics.of(part[name])
+                known[name] = known[name].merge(measured) if number else measured
+    return known
+
+
+def raw(
+    records: Records, part: Arrays, known: Mapping[str, Statistics], lyrics_weight: float
+) -> np.ndarray:
+    """Return each track's standardised features as one vector, [n, D] float32.
+
+    Modalities are weighted and concatenated as in early fusion, with zeros where a track has none.
+
+    Parameters
+    ----------
+    records
+        Name the arrays.
+    part
+        `summaries` of n tracks.
+    known
+        The `statistics` of all tracks.
+    lyrics_weight
+        Of lyrics beside audio.
+    """
+
+    def standardised(name: str) -> np.ndarray:
+        return ((part[name] - known[name].mean) / known[name].std).astype(np.float32)
+
+    if "features" in records.arrays:
+        return standardised("features")
+    names = [name for name in records.arrays if f"has_{name}" in records.arrays]
+    present = {name: part[f"has_{name}"].astype(np.float32) for name in names}
     weights = dict.fromkeys(names, 1.0) | {"lyrics": lyrics_weight}
-    parts = {name: _standardise(records, name, stacked[name]) for name in names}
-    return np.asarray(fuse(parts, present, weights))
+    return np.asarray(fuse({name: standardised(name) for name in names}, present, weights))
 
 
 def pca(features: np.ndarray, num_components: int, seed: int) -> np.ndarray:
@@ -44,6 +85,24 @@ def pca(features: np.ndarray, num_components: int, seed: int) -> np.ndarray:
     return PCA(size, random_state=seed).fit_transform(features).astype(np.float32)
 
 
+def principal_axes(
+    chunks: Iterable[np.ndarray], num_components: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean [D] and the first principal axes [C, D] of features read in chunks, [n, D].
+
+    They are those of `pca` but for their signs: nothing but the features' covariance is held.
+    """
+    count, total, products = 0, np.zeros(()), np.zeros(())
+    for chunk in chunks:
+        points = chunk.astype(np.float64)
+        count += len(points)
+        total, products = total + points.sum(axis=0), products + points.T @ points
+    mean = total / count
+    # The features are standardised: next to their variance, the mean is too small to cost digits.
+    axes = np.linalg.eigh(products / count - np.outer(mean, mean)).eigenvectors[:, ::-1].T
+    return mean, axes[: min(num_components, count)]
+
+
 def _summary(frames: np.ndarray) -> np.ndarray:
     """Return mean, standard deviation and mean absolute change, [T, F] -> [3 F]; 0 if T is 0."""
     if not len(frames):
@@ -51,12 +110,3 @@ def _summary(frames: np.ndarray) -> np.ndarray:
     frames = frames.astype(np.float32)
     change = np.abs(np.diff(frames, axis=0)).sum(axis=0) / max(len(frames) - 1, 1)
     return np.concatenate([frames.mean(axis=0), frames.std(axis=0), change])
-
-
-def _standardise(records: Records, name: str, values: np.ndarray) -> np.ndarray:
-    """Standardise by the stored statistics, or summaries of frames by their own."""
-    if records.arrays[name].shape == values.shape[1:]:
-        known = records.statistics[name]
-    else:
-        known = Statistics.of(values)
-    return ((values - known.mean) / known.std).astype(np.float32)

@@ -6,8 +6,8 @@ given, it is chosen once, on the first method's embedding, which is the VAE's.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,29 @@ from vae_jax.clustering import Clustering
 from vae_jax.config import AUTO
 from vae_jax.console import Progress
 from vae_jax.errors import UserError
+from vae_jax.latents import Latents
 from vae_jax.manifest import Manifest
+from vae_jax.run import Run
 
 COMMON = "raw"  # the standardised input features are the space that all methods share
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Space:
+    """An embedding of N tracks, and the M of them that are held in memory.
+
+    Attributes
+    ----------
+    positions
+        Among all tracks, [M].
+    points
+        [M, L].
+    """
+
+    latents: Latents
+    positions: np.ndarray
+    points: np.ndarray
 
 
 def run(
@@ -40,7 +59,8 @@ def run(
     Parameters
     ----------
     outdir
-        Holds `latents.npz` (the VAE's) and `baselines/<name>.npz`.
+        Holds `latents.npz` (the VAE's) and `baselines/<name>.npz`, or folders of shards. What
+        is scored in a space of shards is `config.cluster.silhouette_sample` tracks at random.
     methods
         What to cluster: "vae" or names of baselines. `clusters.csv` has the first one's clusters
         as `cluster`, those of any other as `<name>_cluster`, all of the first seed.
@@ -64,10 +84,11 @@ def run(
         If an embedding is missing, damaged or of other tracks, if the method cannot cluster so
         many or so few tracks, or if `clustering_metrics.csv` is damaged.
     """
-    ids, spaces = _read_embeddings(outdir, methods)
+    spaces = _open_spaces(Run(config, outdir), methods)
+    ids = spaces[methods[0]].latents.ids
     classes = np.array(_labels(manifest, config.cluster.label, ids))
     artists = np.array(manifest.column("artist", ids.tolist()))
-    options = _with_num_clusters(config.cluster, methods[0], spaces[methods[0]], config.seed)
+    options = _with_num_clusters(config.cluster, methods[0], spaces[methods[0]].points, config.seed)
     seeds = _seeds(options, config.seed)
     run_columns = {"run_id": run_id, "time": datetime.now(UTC).isoformat(timespec="seconds")}
     rows: list[Row] = []
@@ -79,11 +100,11 @@ def run(
                 "supervised": method in supervised,
                 "feature": config.feature.name,
                 "model": config.model.name,
-                "latent_dim": spaces[method].shape[1],
+                "latent_dim": spaces[method].latents.dim,
             }
             searched = _artist_search(spaces[method], artists, config.seed)
             for seed in seeds:
-                found = clustering.cluster(spaces[method], options, seed)
+                found = _cluster(spaces[method], options, seed)
                 first.setdefault(method, found)
                 scores = _scores(method, found, spaces, classes, config, seed)
                 row = described | _description(found, config, seed) | scores | searched
@@ -124,29 +145,28 @@ def _k_chosen_by(options: ConfigDict) -> str:
     return AUTO if options.num_clusters == AUTO else "config"
 
 
-def _read_embeddings(
-    outdir: Path, methods: Sequence[str]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the ids [N] and each method's points [N, L], the common space's if it is there."""
-    paths = {name: outdir / "baselines" / f"{name}.npz" for name in (*methods, COMMON)}
-    if "vae" in paths:
-        paths["vae"] = outdir / "latents.npz"
-    if COMMON not in methods and not paths[COMMON].exists():
-        del paths[COMMON]
-    ids, spaces = np.array([]), dict[str, np.ndarray]()
-    for name, path in paths.items():
-        arrays = files.read_npz(path)
-        if not {"ids", "latents"} <= arrays.keys() or len(arrays["ids"]) != len(arrays["latents"]):
-            raise UserError(f"{path} is damaged: it lacks ids or latents; delete it and run again.")
-        if not np.isfinite(arrays["latents"]).all():
-            raise UserError(f"{path} holds values that are not finite: train with other settings.")
-        if spaces and not np.array_equal(arrays["ids"], ids):
+def _open_spaces(this: Run, methods: Sequence[str]) -> dict[str, Space]:
+    """Open each method's space, and the common one if it is there."""
+    names = dict.fromkeys(methods)
+    if this.embedding(COMMON).exists():
+        names[COMMON] = None
+    spaces: dict[str, Space] = {}
+    for name in names:
+        latents = Latents(this.embedding(name))
+        first = next(iter(spaces.values())).latents if spaces else latents
+        if not np.array_equal(latents.ids, first.ids):
             raise UserError(
-                f"{path} lists other tracks than {next(iter(paths.values()))}: "
-                "run --stage=embed again."
+                f"{latents.path} lists other tracks than {first.path}: run --stage=embed again."
             )
-        ids, spaces[name] = arrays["ids"], arrays["latents"]
-    return ids, spaces
+        held = latents.held(this.config.cluster.silhouette_sample, this.config.seed)
+        spaces[name] = Space(latents, *held)
+    return spaces
+
+
+def _cluster(space: Space, options: ConfigDict, seed: int) -> Clustering:
+    if space.latents.is_sharded:
+        return clustering.cluster_shards(space.latents, options, seed)
+    return clustering.cluster(space.points, options, seed)
 
 
 def _labels(manifest: Manifest, name: str, ids: np.ndarray) -> list[str]:
@@ -173,7 +193,7 @@ def _description(found: Clustering, config: ConfigDict, seed: int) -> Row:
 def _scores(
     method: str,
     found: Clustering,
-    spaces: Mapping[str, np.ndarray],
+    spaces: Mapping[str, Space],
     classes: np.ndarray,
     config: ConfigDict,
     seed: int,
@@ -181,14 +201,15 @@ def _scores(
     """Score one clustering; all is empty where there is nothing to tell apart."""
     own, common = metrics.Internal(), metrics.Internal()
     agreement = metrics.External(n_labelled=int(np.sum(classes != "")))
-    if metrics.is_scorable(found.labels):
+    held = found.labels[spaces[method].positions]
+    if metrics.is_scorable(held):
         # One sample for all methods and seeds, so that their differences are not the sample's.
         sample = (config.cluster.silhouette_sample, config.seed)
-        own = metrics.internal(spaces[method], found.labels, *sample)
+        own = metrics.internal(spaces[method].points, held, *sample)
         if method == COMMON:
             common = own
         elif COMMON in spaces:
-            common = metrics.internal(spaces[COMMON], found.labels, *sample)
+            common = metrics.internal(spaces[COMMON].points, held, *sample)
         agreement = metrics.external(found.labels, classes, config.seed)
     else:
         logging.warning(
@@ -200,8 +221,8 @@ def _scores(
     return asdict(own) | in_common | asdict(agreement)
 
 
-def _artist_search(points: np.ndarray, artists: np.ndarray, seed: int) -> Row:
-    found = metrics.retrieval(points, artists, seed)
+def _artist_search(space: Space, artists: np.ndarray, seed: int) -> Row:
+    found = metrics.retrieval(space.points, artists[space.positions], seed)
     return {f"artist_{name}": value for name, value in asdict(found).items()}
 
 
@@ -227,25 +248,44 @@ def _write_clusters(
     path: Path,
     ids: np.ndarray,
     found: Mapping[str, Clustering],
-    spaces: Mapping[str, np.ndarray],
+    spaces: Mapping[str, Space],
     config: ConfigDict,
 ) -> None:
-    """Write each track's cluster, distance to its centre and silhouette, for every method."""
-    table: dict[str, Sequence[Any]] = {"id": ids.tolist()}
-    for i, (method, one) in enumerate(found.items()):
-        prefix = f"{method}_" if i else ""
-        table[f"{prefix}cluster"] = one.labels.tolist()
-        table[f"{prefix}distance"] = _cells(one.distances(spaces[method]))
-        values = np.full(len(ids), np.nan)
-        if metrics.is_scorable(one.labels):
-            values = metrics.silhouettes(
-                spaces[method], one.labels, config.cluster.silhouette_sample, config.seed
-            )
-        table[f"{prefix}silhouette"] = _cells(values)
-        if one.confidence is not None:
-            table[f"{prefix}confidence"] = _cells(one.confidence)
-    rows = (dict(zip(table, cells, strict=True)) for cells in zip(*table.values(), strict=True))
-    files.write_csv(path, list(table), rows)
+    """Write each track's cluster, distance to its centre and silhouette, for every method.
+
+    Of tracks in shards, only those that are held have a silhouette.
+    """
+    silhouettes = {name: _silhouettes(one, spaces[name], config) for name, one in found.items()}
+    prefixes = {method: f"{method}_" if i else "" for i, method in enumerate(found)}
+    columns = ["id"]
+    for method, one in found.items():
+        names = ["cluster", "distance", "silhouette"]
+        names += [] if one.confidence is None else ["confidence"]
+        columns += [f"{prefixes[method]}{name}" for name in names]
+
+    def rows() -> Iterator[Row]:
+        start = 0
+        for chunks in zip(*(spaces[name].latents.chunks() for name in found), strict=True):
+            here = slice(start, start + len(chunks[0]))
+            cells: list[Sequence[Any]] = [ids[here].tolist()]
+            for (name, one), points in zip(found.items(), chunks, strict=True):
+                part = one.part(here)
+                cells += [part.labels.tolist(), _cells(part.distances(points))]
+                cells += [_cells(silhouettes[name][here])]
+                cells += [] if part.confidence is None else [_cells(part.confidence)]
+            yield from (dict(zip(columns, row, strict=True)) for row in zip(*cells, strict=True))
+            start = here.stop
+
+    files.write_csv(path, columns, rows())
+
+
+def _silhouettes(found: Clustering, space: Space, config: ConfigDict) -> np.ndarray:
+    """Return each track's silhouette, [N]; NaN where it is unknown or undefined."""
+    values, held = np.full(len(found.labels), np.nan), found.labels[space.positions]
+    if metrics.is_scorable(held):
+        sample = (config.cluster.silhouette_sample, config.seed)
+        values[space.positions] = metrics.silhouettes(space.points, held, *sample)
+    return values
 
 
 def _cells(values: np.ndarray) -> list[str]:

@@ -12,12 +12,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
-from sklearn.cluster import DBSCAN, HDBSCAN, AgglomerativeClustering, KMeans, SpectralClustering
+from sklearn.cluster import (
+    DBSCAN,
+    HDBSCAN,
+    AgglomerativeClustering,
+    KMeans,
+    MiniBatchKMeans,
+    SpectralClustering,
+)
 from sklearn.metrics import euclidean_distances
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
 from vae_jax.errors import UserError
+from vae_jax.latents import Latents
 
 NOISE = -1
 RESTART_SAMPLE = 100_000  # tracks on which k-means tries its restarts; the best is run on all
@@ -56,6 +64,11 @@ class Clustering:
     def coverage(self) -> float:
         """The fraction of tracks that are in a cluster."""
         return float(np.mean(self.labels != NOISE))
+
+    def part(self, rows: slice) -> "Clustering":
+        """Return the same clusters of some of the tracks."""
+        confidence = None if self.confidence is None else self.confidence[rows]
+        return replace(self, labels=self.labels[rows], confidence=confidence)
 
     def distances(self, points: np.ndarray) -> np.ndarray:
         """Return each track's Euclidean distance [N] to its own centre; NaN for noise."""
@@ -133,6 +146,26 @@ def cluster(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
         options = ConfigDict({**options, "num_clusters": distinct})
     with _warnings_to_log(options.method):
         return _largest_first(clusterer.fit(points, options, seed))
+
+
+def cluster_shards(latents: Latents, options: ConfigDict, seed: int) -> Clustering:
+    """Cluster an embedding in shards by k-means, with one of them in memory.
+
+    The k-means of a sample is the start; mini-batch k-means (Sculley 2010) then sees every shard
+    once. Where all tracks are in the sample, that is all, as in `cluster`.
+    """
+    positions, sample = latents.held(RESTART_SAMPLE, seed)
+    start = cluster(sample, options, seed)
+    if len(positions) == len(latents):
+        return start
+    model = MiniBatchKMeans(
+        start.num_clusters, init=start.centers, n_init=1, reassignment_ratio=0, random_state=seed
+    )
+    model.partial_fit(sample.astype(np.float64))  # gives the start its weight
+    for chunk in latents.chunks():
+        model.partial_fit(chunk.astype(np.float64))
+    labels = [model.predict(chunk.astype(np.float64)) for chunk in latents.chunks()]
+    return _largest_first(Clustering(np.concatenate(labels), model.cluster_centers_))
 
 
 def knee_eps(points: np.ndarray, min_samples: int) -> float:

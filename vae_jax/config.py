@@ -96,6 +96,8 @@ def get_config() -> ConfigDict:
 
     config.embed = embed = ConfigDict()
     embed.batch_size = 1024
+    embed.format = "npz"  # one file in the end, or "sharded" for what does not fit in memory
+    embed.shard_size = 16384  # tracks; the shares that processes take, and that a killed run keeps
 
     config.cluster = cluster = ConfigDict()
     cluster.method = "kmeans"
@@ -148,6 +150,11 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             f"config.feature.n_mfcc ({feature.n_mfcc}) must not exceed "
             f"config.feature.n_mels ({feature.n_mels})."
+        )
+    if config.embed.format == "sharded" and config.cluster.method != "kmeans":
+        raise UserError(
+            f"config.cluster.method={config.cluster.method} needs all latents in memory: use "
+            "kmeans, or config.embed.format=npz."
         )
     model = config.model
     if model.prior == "mixture" and model.deterministic:
@@ -323,6 +330,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.resident_gib": _NOT_NEGATIVE,
     "train.patience": _NOT_NEGATIVE,
     "embed.batch_size": _at_least(1, 2**20),
+    "embed.format": _one_of(("npz", "sharded")),
+    "embed.shard_size": _COUNT,
     "cluster.method": _one_of(CLUSTERERS),
     "cluster.num_clusters": (
         (lambda value: value == AUTO or (type(value) is int and 2 <= value < 2**31)),

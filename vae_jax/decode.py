@@ -1,9 +1,10 @@
 """Decodes with a trained model: reconstructions of a few tracks, and latent traversals.
 
-The embed stage calls it with the posteriors of all tracks; the result is drawn by `visualize`.
+The embed stage calls it with the latents of all tracks; the result is drawn by `visualize`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from vae_jax.input_pipeline import Source
 from vae_jax.models.posterior import Posterior
 from vae_jax.models.vae import Inputs
 from vae_jax.reconstructions import Reconstructions
-from vae_jax.records import Records
+from vae_jax.records import Records, Statistics
 from vae_jax.views import Tracks, View
 
 NUM_TRACKS = 8
@@ -29,7 +30,7 @@ REACH = 2.0  # standard deviations of a latent over the collection, to both side
 
 
 def decode(
-    encoder: Encoder, records: Records, conditions: Sequence[str], posterior: Posterior
+    encoder: Encoder, records: Records, conditions: Sequence[str], latents: Iterable[np.ndarray]
 ) -> Reconstructions | None:
     """Reconstruct tracks that are evenly spaced in the records, and traverse the latent space.
 
@@ -45,8 +46,8 @@ def decode(
         Features of N tracks.
     conditions
         Each track's class, for a model with a condition; traversals take these tracks' average.
-    posterior
-        Of all tracks, mean [N, L].
+    latents
+        Posterior means of all tracks, in chunks, [n, L].
 
     Returns
     -------
@@ -61,10 +62,10 @@ def decode(
     chosen = _evenly_spaced(records, name)
     if not len(chosen):
         return None
-    dimensions, latents = _traversals(np.asarray(posterior.mean))
+    dimensions, moved = _traversals(latents)
     source = Source(records, description.class_numbers(conditions))
     tracks = source.load(np.maximum(input_pipeline.pad(chosen, NUM_TRACKS), 0))
-    flat = latents.reshape(-1, latents.shape[-1])
+    flat = moved.reshape(-1, moved.shape[-1])
     program = jax.jit(_program(model, view, name, len(chosen)))  # so little runs on one device
     arrays = program({"params": encoder.params}, tracks, flat)
     inputs, outputs, traversals = jax.device_get(arrays)
@@ -75,9 +76,9 @@ def decode(
         outputs=outputs,
         center=array.mean,
         scale=np.broadcast_to(1 / array.scale, array.mean.shape),
-        traversals=traversals.reshape(*latents.shape[:2], *traversals.shape[1:]),
+        traversals=traversals.reshape(*moved.shape[:2], *traversals.shape[1:]),
         dimensions=dimensions,
-        values=np.stack([latents[i, :, d] for i, d in enumerate(dimensions)]),
+        values=np.stack([moved[i, :, d] for i, d in enumerate(dimensions)]),
         **_axes(description.config["feature"], name) if array.segment_frames else {},
     )
 
@@ -125,9 +126,11 @@ def _evenly_spaced(records: Records, name: str) -> np.ndarray:
     return np.array([position for position in found if position is not None], np.int32)
 
 
-def _traversals(latents: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _traversals(latents: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return the dimensions that vary most, [D], and the latents to decode, [D, V, L]."""
-    mean, std = latents.mean(axis=0), latents.std(axis=0)
+    measured = functools.reduce(Statistics.merge, map(Statistics.of, latents))
+    mean = measured.mean.astype(np.float32)
+    std = np.sqrt(measured.squares / measured.count).astype(np.float32)
     dimensions = np.argsort(-std, kind="stable")[:NUM_DIMENSIONS]
     moved = np.tile(mean, (len(dimensions), NUM_VALUES, 1))
     for i, dimension in enumerate(dimensions):

@@ -1,13 +1,19 @@
 """Several processes that run the same command as one job, on one machine or many.
 
 JAX does the distributing: every process holds a part of each global batch, and state is the same
-everywhere. What only one process may do (extract, write results, cluster, draw) the first does,
-while the others wait. Without `start`, there is one process, and JAX is not even imported.
+everywhere. When tracks are embedded, each process writes its share of the shards. What only one
+process may do (extract, write results, cluster, draw) the first does, while the others wait.
+Without `start`, there is one process, and JAX is not even imported.
 """
+
+from collections.abc import Sequence
+from typing import TypeVar
 
 from absl import logging
 
 from vae_jax.errors import UserError
+
+T = TypeVar("T")
 
 LONGEST_WAIT = 7 * 24 * 3600  # s; a dead process ends the wait after HEARTBEAT
 HEARTBEAT = 30  # s without a sign of life until a process counts as dead
@@ -57,6 +63,21 @@ def wait_for_all(point: str) -> None:
         from orbax.checkpoint import multihost
 
         multihost.get_barrier_sync_fn()(key=point, timeout_ms=LONGEST_WAIT * 1000)
+
+
+def first_says(point: str, value: bool) -> bool:
+    """Return the first process's value to every process, once all have come to this point."""
+    wait_for_all(point)
+    if is_alone():
+        return value
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(value))
+
+
+def own_share(items: Sequence[T]) -> Sequence[T]:
+    """Return this process's part of work that is shared out to all."""
+    return items[_index::_processes]
 
 
 def stop_is_asked(count: int) -> bool:

@@ -1,9 +1,10 @@
-"""Streams tracks through a trained encoder: posterior means into `latents.npz`.
+"""Streams tracks through a trained encoder, and yields their posteriors.
 
 All that is needed beside the records is a checkpoint directory: the config, the feature
 statistics and the lyrics' vocabulary travel inside it.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from vae_jax import checkpoints, files, input_pipeline, sharding
+from vae_jax import checkpoints, input_pipeline, sharding
 from vae_jax.console import Progress
 from vae_jax.description import Description
 from vae_jax.errors import UserError
@@ -40,11 +41,17 @@ class Encoder:
         params = checkpoints.restore_params(directory, step)
         self.params = jax.tree.map(lambda leaf: leaf[index], params)
 
-    def embed(self, records: Records, conditions: Sequence[str], batch_size: int) -> Posterior:
-        """Return the posterior of every track, mean and log_variance [N, L] float32, on the host.
+    def embed(
+        self,
+        records: Records,
+        conditions: Sequence[str],
+        parts: Sequence[np.ndarray],
+        batch_size: int,
+    ) -> Iterator[Posterior]:
+        """Yield the posteriors of each part, mean and log_variance [n, L] float32, on the host.
 
-        `conditions` has each track's class, for a model with a condition. The devices work on
-        one batch while the host reads the next.
+        `parts` are positions of tracks, [n] each; `conditions` has each track's class, for a
+        model with a condition. The devices work on one batch while the host reads the next.
         """
         if records.arrays != self.description.arrays:
             raise UserError(
@@ -61,12 +68,13 @@ class Encoder:
         program = jax.jit(encode, out_shardings=sharding.rows(mesh))  # nothing is exchanged
         variables = sharding.place_whole(mesh, {"params": self.params})
         size = min(batch_size, max(1, BATCH_BYTES // source.bytes_per_track))
-        positions = np.arange(len(source), dtype=np.int32)
-        batches = input_pipeline.pad(input_pipeline.in_batches(positions, size), mesh.size)
+        batches = [
+            input_pipeline.pad(input_pipeline.in_batches(part, size), mesh.size) for part in parts
+        ]
 
         def run() -> Iterator[Posterior]:
             in_flight = None
-            for batch in batches:
+            for batch in itertools.chain.from_iterable(batches):
                 mine = sharding.own_part(mesh, np.maximum(batch, 0))
                 tracks = sharding.place_rows(mesh, source.load(mine))
                 following = program(variables, tracks)
@@ -75,20 +83,12 @@ class Encoder:
                 in_flight = following
             yield jax.device_get(in_flight)
 
-        parts: list[Posterior] = []
-        with Progress("embed", len(source), "tracks") as progress:
-            for part, batch in zip(run(), batches, strict=True):
-                real = batch != input_pipeline.PADDING
-                parts.append(jax.tree.map(lambda leaf, real=real: leaf[real], part))
-                progress.update(min(len(parts) * size, len(source)))
-        return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-
-def write_latents(path: Path, ids: np.ndarray, posterior: Posterior) -> None:
-    """Write ids [N] unicode, latents and log_variances [N, L] float32."""
-    files.write_npz(
-        path,
-        ids=ids,
-        latents=np.asarray(posterior.mean, np.float32),
-        log_variances=np.asarray(posterior.log_variance, np.float32),
-    )
+        posteriors = run()
+        with Progress("embed", sum(map(len, parts)), "tracks") as progress:
+            for part in batches:
+                done = []
+                for batch, posterior in zip(part, posteriors, strict=False):
+                    real = batch != input_pipeline.PADDING
+                    done.append(jax.tree.map(lambda leaf, real=real: leaf[real], posterior))
+                    progress.update(progress.done + int(real.sum()))
+                yield jax.tree.map(lambda *leaves: np.concatenate(leaves, dtype=np.float32), *done)

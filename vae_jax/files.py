@@ -11,11 +11,11 @@ run nothing: ids like YouTube's join with other tables as they are. `read_csv` a
 take the apostrophe off again.
 """
 
+import codecs
 import contextlib
 import csv
 import fcntl
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -107,11 +107,11 @@ def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Read all arrays of an npz file; a damaged one is a `UserError` that names it."""
+def read_npz(path: str | os.PathLike, *names: str) -> dict[str, np.ndarray]:
+    """Read all arrays of an npz file, or those named; a damaged one is a `UserError`."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names or arrays.files}
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: run the stage that writes it first.") from error
     except Exception as error:  # zipfile, zlib and numpy each raise their own kinds
@@ -122,34 +122,38 @@ def write_csv(
     path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> None:
     """Write rows as UTF-8 CSV with the given columns; missing values become empty cells."""
-    text = io.StringIO(newline="")
-    plain = csv.DictWriter(text, columns, lineterminator="\n")
-    quoted = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    for row in itertools.chain([dict(zip(columns, columns, strict=True))], rows):
-        cells = {column: _escape(value) for column, value in row.items()}
-        # The csv module leaves a lone carriage return unquoted, which ends the row when read.
-        (quoted if any("\r" in cell for cell in cells.values()) else plain).writerow(cells)
     with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+        text = codecs.getwriter("utf-8")(file)
+        plain = csv.DictWriter(text, columns, lineterminator="\n")
+        quoted = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        for row in itertools.chain([dict(zip(columns, columns, strict=True))], rows):
+            cells = {column: _escape(value) for column, value in row.items()}
+            # The csv module leaves a lone carriage return unquoted, which ends the row when read.
+            (quoted if any("\r" in cell for cell in cells.values()) else plain).writerow(cells)
 
 
 def read_csv(path: str | os.PathLike) -> list[dict[str, str]]:
     """Read a CSV file that this package wrote; a damaged one is a `UserError`."""
+    return list(iterate_csv(path))
+
+
+def iterate_csv(path: str | os.PathLike) -> Iterator[dict[str, str]]:
+    """Yield the rows of `read_csv`, one by one."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            rows = [[unescape(cell) for cell in row] for row in csv.reader(file, strict=True)]
+            rows = ([unescape(cell) for cell in row] for row in csv.reader(file, strict=True))
+            columns = next(rows, None)
+            if columns is None:
+                raise UserError(f"{path} is damaged: it is empty; delete it and run again.")
+            for number, row in enumerate(rows, 1):
+                if len(row) != len(columns):
+                    raise UserError(
+                        f"{path} is damaged: row {number} below the header has {len(row)} cells "
+                        f"instead of {len(columns)}; mend it or move it away."
+                    )
+                yield dict(zip(columns, row, strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} is damaged ({error}): mend it or move it away.") from error
-    if not rows:
-        raise UserError(f"{path} is damaged: it is empty; delete it and run again.")
-    columns = rows.pop(0)
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(columns):
-            raise UserError(
-                f"{path} is damaged: row {number} below the header has {len(row)} cells instead "
-                f"of {len(columns)}; mend it or move it away."
-            )
-    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def unescape(cell: str) -> str:

@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     if DISTRIBUTED.value or COORDINATOR.value:
         distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     if not distributed.is_first():
-        stages.help_to_train(config, outdir, [] if checkpoint else names)
+        stages.help_the_first(config, outdir, names, checkpoint)
         return
     done = stages.run(config, outdir, names, checkpoint, BEAM_OPTIONS.value)
     print(report.report(outdir, done.folders()))

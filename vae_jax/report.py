@@ -1,9 +1,12 @@
 """What a run prints at its end: the comparison with the baselines, and where everything is."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from vae_jax import compare, metrics_file
+
+SHARD = re.compile(r"-\d+-of-\d+\.npz$")
 
 
 def report(outdir: Path, folders: Sequence[Path]) -> str:
@@ -12,7 +15,7 @@ def report(outdir: Path, folders: Sequence[Path]) -> str:
     Parameters
     ----------
     outdir
-        The run's results; every file in it is listed.
+        The run's results; every file in it is listed, of shards their folder.
     folders
         Further folders that the run used: features and checkpoints.
     """
@@ -23,6 +26,7 @@ def report(outdir: Path, folders: Sequence[Path]) -> str:
         parts.append(compare.table([row for row in rows if row["run_id"] == rows[-1]["run_id"]]))
     paths = [path for path in sorted(outdir.rglob("*")) if path.is_file()]
     visible = [path for path in paths if not any(part[0] == "." for part in path.parts)]
-    lines = [f"  {path}" for path in visible] + [f"  {folder}/" for folder in folders]
+    names = [f"{path.parent}/" if SHARD.search(path.name) else path for path in visible]
+    lines = [f"  {name}" for name in dict.fromkeys([*names, *(f"{one}/" for one in folders)])]
     parts.append("\n".join(["Written or up to date:", *lines]))
     return "\n\n".join(parts)

@@ -21,7 +21,8 @@ CLUSTERING_METRICS = "clustering_metrics.csv"
 TRAIN_METRICS = "train_metrics.jsonl"
 FAILED = "failed.csv"
 MARKERS = ".stages"
-SUBFOLDERS = ("baselines", "latent_visualization", MARKERS)  # of the outdir
+SHARDED = ("latents", *(f"baselines/{name}" for name in ("pca", "raw", "ae", "summaries")))
+SUBFOLDERS = ("baselines", "latent_visualization", MARKERS, *SHARDED)  # of the outdir
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,13 @@ class Run:
         column = self.config.model.condition
         return self.manifest.column(column, list(self.records.ids)) if column else []
 
+    @cached_property
+    def steps(self) -> dict[str, int]:
+        """The checkpoint of each trained model that is embedded: the best sound one."""
+        from vae_jax import checkpoints
+
+        return {name: checkpoints.best_step(self.checkpoint_dir(name)) for name in self.trained}
+
     @property
     def supervised(self) -> list[str]:
         """The methods that are told a column of the manifest."""
@@ -125,8 +133,16 @@ class Run:
         folders = [self.records_dir, *(self.checkpoint_dir(name) for name in self.trained)]
         return [path for path in folders if path.exists()]
 
+    @property
+    def is_sharded(self) -> bool:
+        """Whether embeddings are folders of shards, which may not fit in memory."""
+        return self.config.embed.format == "sharded"
+
+    def embedding(self, method: str) -> Path:
+        """Return the file of a method's embedding, or its folder where that is sharded."""
+        path = self.outdir / (LATENTS if method == "vae" else f"baselines/{method}.npz")
+        return path.with_suffix("") if self.is_sharded else path
+
     def embeddings(self) -> list[Path]:
-        """Return the embedding files: the VAE's, the baselines' and `raw`, the common space."""
-        names = dict.fromkeys([*self.baselines, "raw"])
-        folder = self.outdir / "baselines"
-        return [self.outdir / LATENTS, *(folder / f"{name}.npz" for name in names)]
+        """Return the embeddings' paths: the VAE's, the baselines' and `raw`, the common space."""
+        return [self.embedding(name) for name in dict.fromkeys([*self.methods, "raw"])]

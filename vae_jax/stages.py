@@ -5,6 +5,7 @@ files.
 """
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -27,13 +28,17 @@ from vae_jax.run import (
 )
 
 
-def help_to_train(config: ConfigDict, outdir: Path, stages: Sequence[str]) -> None:
-    """Do the part of a process that is not the first of its job: train with the others."""
-    if "train" in stages:
+def help_the_first(
+    config: ConfigDict, outdir: Path, stages: Sequence[str], checkpoint: Path | None
+) -> None:
+    """Do the part of a process that is not the first of its job: train and embed with it."""
+    this = Run(config, outdir, checkpoint)
+    if "train" in stages and not checkpoint:
         distributed.wait_for_all("features")
-        this = Run(config, outdir)
         for model in this.trained:
             _train_one(this, model)
+    if "embed" in stages:
+        _write_shards(this, is_due=False)
     distributed.wait_for_all("end")
 
 
@@ -128,33 +133,31 @@ def embed(this: Run) -> bool:
     """Write the latents of all tracks, and the baselines' embeddings."""
     from vae_jax import checkpoints
 
-    models = {name: this.checkpoint_dir(name) for name in this.trained}
-    steps = {name: checkpoints.best_step(directory) for name, directory in models.items()}
-    seals = [checkpoints.seal(models[name], step) for name, step in steps.items()]
-    lyrics_weight, seed = this.config.feature.lyrics_weight, this.config.seed
-    made_from = [this.records.fingerprint, this.conditions, seals, lyrics_weight, seed]
-    paths = dict(zip(this.methods, this.embeddings(), strict=False))
+    seals = [checkpoints.seal(this.checkpoint_dir(name), step) for name, step in this.steps.items()]
+    feature, seed = this.config.feature, this.config.seed
+    made_from = [this.records.fingerprint, this.conditions, seals, feature.lyrics_weight, seed]
+    made_from.append(this.is_sharded and this.config.embed.shard_size)
 
     def write() -> None:
-        from vae_jax import baselines, decode, embed
+        from vae_jax import embed_stage
 
-        for name, step in steps.items():
-            encoder = embed.Encoder(models[name], step)
-            posterior = encoder.embed(this.records, this.conditions, this.config.embed.batch_size)
-            embed.write_latents(paths[name], this.records.ids, posterior)
-            if name == "vae":
-                decoded = decode.decode(encoder, this.records, this.conditions, posterior)
-                reconstructions.write(this.outdir / reconstructions.FILE, decoded)
-        features = baselines.raw(this.records, lyrics_weight)
-        points = {"raw": features}
-        if "pca" in this.baselines:
-            points["pca"] = baselines.pca(features, posterior.mean.shape[1], seed)
-        for name, latents in points.items():
-            path = this.outdir / "baselines" / f"{name}.npz"
-            files.write_npz(path, ids=this.records.ids, latents=latents)
+        _write_shards(this, is_due=True)
+        embed_stage.finish(this)
 
     outputs = [*this.embeddings(), this.outdir / reconstructions.FILE]
-    return _unless_up_to_date(this, "embed", made_from, write, outputs)
+    is_done = _unless_up_to_date(this, "embed", made_from, write, outputs)
+    if not is_done:
+        _write_shards(this, is_due=False)
+    return is_done
+
+
+def _write_shards(this: Run, is_due: bool) -> None:
+    """Embed with all processes of the job, where the first one finds that it is due."""
+    if distributed.first_says("embed", is_due):
+        from vae_jax import embed_stage
+
+        embed_stage.write_shards(this)
+        distributed.wait_for_all("shards")
 
 
 def cluster(this: Run) -> bool:
@@ -235,12 +238,7 @@ def _unless_up_to_date(
     if before["made_from"] == digest and not changed:
         return False
     write()
-    paths = [
-        path
-        for output in outputs
-        for path in (sorted(output.rglob("*")) if output.is_dir() else [output])
-    ]
-    names = [str(path.relative_to(this.outdir)) for path in paths if path.is_file()]
+    names = [str(path.relative_to(this.outdir)) for path in _files_in(outputs) if path.is_file()]
     contents = _contents(names, this.outdir)
     files.write_sealed_json(marker, {"made_from": digest, "outputs": contents})
     return True
@@ -257,6 +255,12 @@ def _read_marker(path: Path) -> dict[str, Any]:
     return {"made_from": None, "outputs": {}}
 
 
+def _files_in(paths: Iterable[Path]) -> list[Path]:
+    """Return the files among paths, and those in the folders among them."""
+    found = (sorted(path.rglob("*")) if path.is_dir() else [path] for path in paths)
+    return list(itertools.chain.from_iterable(found))
+
+
 def _contents(names: Iterable[str], folder: Path) -> dict[str, str | None]:
     paths = {name: folder / name for name in names}
     return {name: files.sha256(path) if path.exists() else None for name, path in paths.items()}
@@ -266,4 +270,4 @@ def _hashes(this: Run, paths: Sequence[Path], stage: str) -> list[str]:
     for path in paths:
         if not path.exists():
             raise UserError(f"{path} does not exist: run --stage={stage} first.")
-    return [files.sha256(path) for path in paths]
+    return [files.sha256(path) for path in _files_in(paths)]

@@ -26,7 +26,9 @@ from vae_jax import (
 )
 from vae_jax.console import Progress
 from vae_jax.errors import UserError
+from vae_jax.latents import Latents
 from vae_jax.manifest import Manifest
+from vae_jax.run import Run
 
 FOLDER = "latent_visualization"
 
@@ -43,8 +45,6 @@ class Method:
         In file names, such as "vae".
     title
         In titles, such as "VAE latents".
-    embedding
-        File with `ids` and `latents`, relative to the output folder.
     prefix
         Of its columns in `clusters.csv`: <prefix>cluster and <prefix>silhouette.
     supervised
@@ -53,7 +53,6 @@ class Method:
 
     name: str
     title: str
-    embedding: str = "latents.npz"
     prefix: str = ""
     supervised: bool = False
 
@@ -65,7 +64,7 @@ class Method:
     @classmethod
     def baseline(cls, name: str, title: str, supervised: bool = False) -> "Method":
         """Describe a baseline by where `baselines` and `clustering` keep its results."""
-        return cls(name, title, f"baselines/{name}.npz", f"{name}_", supervised)
+        return cls(name, title, f"{name}_", supervised)
 
 
 def run(
@@ -95,12 +94,14 @@ def run(
         If the results of an earlier stage are missing, damaged or of other tracks.
     """
     outdir = Path(outdir)
-    clusters = _ClusterTable(outdir / "clusters.csv")
+    this = Run(config, outdir)
+    shown, _, _ = _held(this, methods[0])
+    clusters = _ClusterTable(outdir / "clusters.csv", shown)
     written: list[Path] = []
     todo: Plots = {}
     with Progress("projections", len(methods), "methods") as progress:
         for done, method in enumerate(methods, 1):
-            table, method_plots = _method_plots(outdir, method, clusters, manifest, config)
+            table, method_plots = _method_plots(this, method, clusters, manifest)
             written.append(table)
             todo |= method_plots
             progress.update(done)
@@ -115,29 +116,25 @@ def run(
 
 
 def _method_plots(
-    outdir: Path,
-    method: Method,
-    clusters: "_ClusterTable",
-    manifest: Manifest,
-    config: ConfigDict,
+    this: Run, method: Method, clusters: "_ClusterTable", manifest: Manifest
 ) -> tuple[Path, Plots]:
     """Project a method's embedding; return the coordinates' file and the plots to draw."""
-    ids, latents = _read_embedding(outdir / method.embedding)
-    settings = config.visualize
+    ids, latents, total = _held(this, method)
+    settings = this.config.visualize
     projection = projections.project(
         latents,
         settings.method,
-        seed=config.seed,
+        seed=this.config.seed,
         n_neighbors=settings.n_neighbors,
         min_dist=settings.min_dist,
         perplexity=settings.perplexity,
     )
     view = f"{method.name}_{projection.method}"
-    table = outdir / FOLDER / f"{view}.csv"
+    table = this.outdir / FOLDER / f"{view}.csv"
     _write_coordinates(table, ids, projection.coordinates)
 
     space = f"{method.title} ({latents.shape[1]}-d){method.mark}"
-    n = f"n = {len(ids):,}"
+    n = f"n = {len(ids):,}" + (f" of {total:,}" if total > len(ids) else "")
     todo: Plots = {}
 
     def add_scatter(suffix: str, groups: list[palette.Group], what: str) -> None:
@@ -203,13 +200,14 @@ def _model_plots(outdir: Path, model: Method) -> Plots:
 
 
 class _ClusterTable:
-    """The columns of `clusters.csv`, in any order of tracks."""
+    """The columns of `clusters.csv` for the tracks that are shown, in any order."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shown: Sequence[str]) -> None:
         self._path = path
         if not path.exists():
             raise UserError(f"{path} does not exist: run --stage=cluster first.")
-        self._rows = {row.get("id"): row for row in files.read_csv(path)}
+        wanted, rows = {*shown}, files.iterate_csv(path)
+        self._rows = {row["id"]: row for row in rows if row.get("id") in wanted}
 
     def clusters(self, name: str, ids: Sequence[str]) -> np.ndarray | None:
         """Return cluster ids [N], or None where the column is missing or empty."""
@@ -239,12 +237,11 @@ class _ClusterTable:
         return values if np.isfinite(values).any() else None
 
 
-def _read_embedding(path: Path) -> tuple[list[str], np.ndarray]:
-    """Read the ids and the latents [N, L] of an embedding."""
-    arrays = files.read_npz(path)
-    if not {"ids", "latents"} <= arrays.keys() or not np.isfinite(arrays["latents"]).all():
-        raise UserError(f"{path} is damaged: it lacks ids or finite latents; run again.")
-    return arrays["ids"].tolist(), arrays["latents"]
+def _held(this: Run, method: Method) -> tuple[list[str], np.ndarray, int]:
+    """Return the ids and the latents [n, L] that are shown, and of how many tracks they are."""
+    latents = Latents(this.embedding(method.name))
+    positions, points = latents.held(projections.FIT_SAMPLE, this.config.seed)
+    return latents.ids[positions].tolist(), points, len(latents)
 
 
 def _curves(lines: Sequence[Mapping[str, float]]) -> dict[str, plots.Curve]:
