@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from sklearn.metrics import adjusted_mutual_info_score, silhouette_samples
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_mutual_info_score, silhouette_samples, silhouette_score
 
 from vae_jax import cluster_stage, compare, config, files, metrics_file
 from vae_jax.errors import UserError
@@ -35,6 +36,21 @@ def settings(method: str = "kmeans", num_clusters: int | str = 3, **cluster: obj
     return result
 
 
+def write_models(outdir: Path, num_models: int, num_components: int) -> np.ndarray:
+    """Write latents of several models, the last the best, with a mixture; return all, [N, S, 3]."""
+    noise = RNG.normal(0, 0.1, (N, num_models, 3))
+    latents = (RAW[:, None, :3] + noise).astype(np.float32)
+    write_embeddings(outdir)
+    files.write_npz(
+        outdir / "latents.npz",
+        ids=IDS,
+        latents=latents[:, -1],
+        seed_latents=latents,
+        assignments=np.eye(num_components, dtype=np.float32)[LABELS],
+    )
+    return latents
+
+
 def manifest(*columns: str) -> Manifest:
     values = {"label": [f"genre {c}" for c in LABELS], "artist": [f"a{i // 4}" for i in range(N)]}
     tracks = [
@@ -42,6 +58,28 @@ def manifest(*columns: str) -> Manifest:
         for i, id_ in reversed(list(enumerate(IDS)))  # the manifest's order does not matter
     ]
     return Manifest(Path("metadata.csv"), ("id", *columns), tuple(tracks))
+
+
+def test_each_model_is_scored_and_the_best_is_shown(tmp_path: Path) -> None:
+    latents = write_models(tmp_path, num_models=3, num_components=4)
+    rows = cluster_stage.run(tmp_path, METHODS, manifest("label"), settings(), "run 1")
+    assert [row["method"] for row in rows] == [
+        *(method for method in METHODS for _ in range(3)),
+        "mixture",
+    ]
+    for seed, row in enumerate(rows[:3]):
+        found = KMeans(3, n_init=10, random_state=seed).fit_predict(latents[:, seed])
+        assert row["silhouette"] == pytest.approx(silhouette_score(latents[:, seed], found), 1e-4)
+    table = files.read_csv(tmp_path / "clusters.csv")
+    best = KMeans(3, n_init=10, random_state=0).fit_predict(latents[:, -1])
+    assert adjusted_mutual_info_score([row["cluster"] for row in table], best) == pytest.approx(1)
+
+
+def test_the_components_of_a_mixture_are_a_method_of_their_own(tmp_path: Path) -> None:
+    write_models(tmp_path, num_models=1, num_components=4)
+    row = cluster_stage.run(tmp_path, METHODS, manifest("label"), settings(), "run 1")[-1]
+    assert (row["method"], row["clusterer"], row["k"]) == ("mixture", "mixture", 3)  # one is empty
+    assert row["ami"] == pytest.approx(1)
 
 
 def test_every_method_is_clustered_with_the_same_seeds_and_all_scores_are_written(

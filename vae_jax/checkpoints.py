@@ -160,6 +160,14 @@ def best_step(directory: Path) -> int:
     return -min(candidates)[1]
 
 
+def best_model(directory: Path, step: int, num_models: int) -> int:
+    """Return which of the models of a step, trained together, has the lowest validation loss."""
+    path = directory / str(step) / "metrics" / "metrics"
+    metrics = files.read_json(path) if path.exists() else {}
+    losses = [metrics.get(f"{BEST_METRIC}_{i}", float("inf")) for i in range(num_models)]
+    return losses.index(min(losses))
+
+
 def read_metadata(directory: Path, step: int) -> dict[str, Any]:
     """Return what was saved beside the arrays, without importing Orbax."""
     return json.loads((directory / str(step) / "metadata" / "metadata").read_bytes())

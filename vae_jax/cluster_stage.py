@@ -26,6 +26,7 @@ from vae_jax.manifest import Manifest
 from vae_jax.run import Run
 
 COMMON = "raw"  # the standardised input features are the space that all methods share
+MIXTURE = "mixture"  # the method of a row about the components of the VAE's own prior
 Row = dict[str, Any]
 
 
@@ -63,7 +64,9 @@ def run(
         is scored in a space of shards is `config.cluster.silhouette_sample` tracks at random.
     methods
         What to cluster: "vae" or names of baselines. `clusters.csv` has the first one's clusters
-        as `cluster`, those of any other as `<name>_cluster`, all of the first seed.
+        as `cluster`, those of any other as `<name>_cluster`, all of the first seed. Where
+        several models were trained together, each repeat takes the next one, and `clusters.csv`
+        is of the best. The components of a mixture prior are a method of their own.
     manifest
         Has the label and, perhaps, artist columns.
     config
@@ -84,16 +87,17 @@ def run(
         If an embedding is missing, damaged or of other tracks, if the method cannot cluster so
         many or so few tracks, or if `clustering_metrics.csv` is damaged.
     """
-    spaces = _open_spaces(Run(config, outdir), methods)
+    this = Run(config, outdir)
+    spaces = _open_spaces(this, methods)
     ids = spaces[methods[0]].latents.ids
     classes = np.array(_labels(manifest, config.cluster.label, ids))
     artists = np.array(manifest.column("artist", ids.tolist()))
     options = _with_num_clusters(config.cluster, methods[0], spaces[methods[0]].points, config.seed)
-    seeds = _seeds(options, config.seed)
     run_columns = {"run_id": run_id, "time": datetime.now(UTC).isoformat(timespec="seconds")}
     rows: list[Row] = []
-    first: dict[str, Clustering] = {}
-    with Progress("clustering", len(methods) * len(seeds), "clusterings") as progress:
+    shown: dict[str, Clustering] = {}
+    repeats = max(_repeats(options), *(spaces[name].latents.num_models for name in methods))
+    with Progress("clustering", len(methods) * repeats, "clusterings") as progress:
         for method in methods:
             described = run_columns | {
                 "method": method,
@@ -102,26 +106,37 @@ def run(
                 "model": config.model.name,
                 "latent_dim": spaces[method].latents.dim,
             }
-            searched = _artist_search(spaces[method], artists, config.seed)
-            for seed in seeds:
-                found = _cluster(spaces[method], options, seed)
-                first.setdefault(method, found)
-                scores = _scores(method, found, spaces, classes, config, seed)
-                row = described | _description(found, config, seed) | scores | searched
-                rows.append({name: _rounded(value) for name, value in row.items()})
+            models = _models(this, method, spaces[method])
+            searched = [_artist_search(space, artists, config.seed) for space in models]
+            for i in range(repeats):
+                space, seed = models[i % len(models)], config.seed + i
+                found = _cluster(space, options, seed)
+                if space is spaces[method]:
+                    shown.setdefault(method, found)
+                scores = _scores(method, found, {**spaces, method: space}, classes, config, seed)
+                described |= _description(found, config, seed) | searched[i % len(models)]
+                rows.append(described | scores)
                 progress.update(len(rows))
-            _log(method, rows[-len(seeds) :])
+            _log(method, rows[-repeats:])
+            if method not in shown:  # of several models, what is written and drawn is the best
+                shown[method] = _cluster(spaces[method], options, config.seed)
+    if components := clustering.components(spaces[methods[0]].latents):
+        scores = _scores(methods[0], components, spaces, classes, config, config.seed)
+        described = rows[0] | _description(components, config, config.seed)
+        own = {"method": MIXTURE, "clusterer": MIXTURE, "k_chosen_by": "config"}
+        rows.append(described | own | scores)
+        shown[MIXTURE], spaces[MIXTURE] = components, spaces[methods[0]]
+    rows = [{name: _rounded(value) for name, value in row.items()} for row in rows]
     metrics_file.append(outdir / metrics_file.NAME, rows)
-    _write_clusters(outdir / "clusters.csv", ids, first, spaces, config)
+    _write_clusters(outdir / "clusters.csv", ids, shown, spaces, config)
     return rows
 
 
-def _seeds(options: ConfigDict, first: int) -> list[int]:
-    """Return the seeds to repeat with: one is enough where they make no difference."""
+def _repeats(options: ConfigDict) -> int:
+    """Return how often to cluster: once is enough where seeds make no difference."""
     clusterer = clustering.CLUSTERERS[options.method]
     is_one_cluster = clusterer.takes_k and options.num_clusters == 1
-    repeats = options.num_seeds if clusterer.seeded and not is_one_cluster else 1
-    return [first + i for i in range(repeats)]
+    return options.num_seeds if clusterer.seeded and not is_one_cluster else 1
 
 
 def _with_num_clusters(
@@ -161,6 +176,15 @@ def _open_spaces(this: Run, methods: Sequence[str]) -> dict[str, Space]:
         held = latents.held(this.config.cluster.silhouette_sample, this.config.seed)
         spaces[name] = Space(latents, *held)
     return spaces
+
+
+def _models(this: Run, method: str, best: Space) -> list[Space]:
+    """Return the spaces of the models that were trained together; of one, its own."""
+    if best.latents.num_models == 1:
+        return [best]
+    opened = [Latents(best.latents.path, model) for model in range(best.latents.num_models)]
+    size, seed = this.config.cluster.silhouette_sample, this.config.seed
+    return [Space(latents, *latents.held(size, seed)) for latents in opened]
 
 
 def _cluster(space: Space, options: ConfigDict, seed: int) -> Clustering:

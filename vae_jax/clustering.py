@@ -148,6 +148,22 @@ def cluster(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
         return _largest_first(clusterer.fit(points, options, seed))
 
 
+def components(latents: Latents) -> Clustering | None:
+    """Return the clusters that a model's mixture prior found itself; None without one.
+
+    Every track is in its most probable component; the centres are the means of the members.
+    """
+    found = latents.components()
+    if found is None:
+        return None
+    labels, confidence = found
+    sums = np.zeros((labels.max() + 1, latents.dim))
+    for start, chunk in latents.spans():
+        np.add.at(sums, labels[start : start + len(chunk)], chunk)
+    sizes = np.maximum(np.bincount(labels), 1)
+    return _largest_first(Clustering(labels, sums / sizes[:, None], confidence=confidence))
+
+
 def cluster_shards(latents: Latents, options: ConfigDict, seed: int) -> Clustering:
     """Cluster an embedding in shards by k-means, with one of them in memory.
 

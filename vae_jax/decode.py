@@ -67,7 +67,7 @@ def decode(
     tracks = source.load(np.maximum(input_pipeline.pad(chosen, NUM_TRACKS), 0))
     flat = moved.reshape(-1, moved.shape[-1])
     program = jax.jit(_program(model, view, name, len(chosen)))  # so little runs on one device
-    arrays = program({"params": encoder.params}, tracks, flat)
+    arrays = program({"params": encoder.best_params}, tracks, flat)
     inputs, outputs, traversals = jax.device_get(arrays)
     array = view.arrays[name]
     return Reconstructions(

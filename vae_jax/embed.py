@@ -6,6 +6,7 @@ statistics and the lyrics' vocabulary travel inside it.
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,15 +32,38 @@ class Encoder:
     ----------
     directory, step
         The checkpoint.
-    index
-        Which of the models that were trained together.
+
+    Attributes
+    ----------
+    params
+        Of all S models that were trained together, [S, ...].
+    best
+        Which of them has the lowest validation loss.
     """
 
-    def __init__(self, directory: Path, step: int, index: int = 0) -> None:
+    def __init__(self, directory: Path, step: int) -> None:
         metadata = checkpoints.read_metadata(directory, step)
         self.description = Description.from_dict(metadata)
-        params = checkpoints.restore_params(directory, step)
-        self.params = jax.tree.map(lambda leaf: leaf[index], params)
+        self.params = checkpoints.restore_params(directory, step)
+        self.best = checkpoints.best_model(
+            directory, step, self.description.config.get("num_seeds", 1)
+        )
+
+    @property
+    def best_params(self) -> Any:
+        """The parameters of the best model."""
+        return jax.tree.map(lambda leaf: leaf[self.best], self.params)
+
+    def assign(self, posterior: Posterior) -> np.ndarray | None:
+        """Return the best model's probabilities of its mixture's components, [n, K] float32.
+
+        `posterior` is that of the best model, [n, L]; without a mixture prior there are none.
+        """
+        if self.description.config["model"]["prior"] != "mixture":
+            return None
+        model, _ = self.description.build()
+        assigned = jax.jit(partial(model.apply, method=lambda model, q: model.prior.assign(q)))
+        return np.asarray(assigned({"params": self.best_params}, posterior))
 
     def embed(
         self,
@@ -48,7 +72,7 @@ class Encoder:
         parts: Sequence[np.ndarray],
         batch_size: int,
     ) -> Iterator[Posterior]:
-        """Yield the posteriors of each part, mean and log_variance [n, L] float32, on the host.
+        """Yield the posteriors of each part, mean and log_variance [n, S, L] float32, on the host.
 
         `parts` are positions of tracks, [n] each; `conditions` has each track's class, for a
         model with a condition. The devices work on one batch while the host reads the next.
@@ -62,11 +86,13 @@ class Encoder:
         mesh = sharding.make_mesh(jax.local_devices())
         model, view = self.description.build()
 
-        def encode(variables: Any, tracks: Tracks) -> Posterior:
-            return cast(Posterior, model.apply(variables, view.whole(tracks), method="encode"))
+        def encode(params: Any, tracks: Tracks) -> Posterior:
+            inputs = view.whole(tracks)
+            one = partial(model.apply, method="encode")
+            return cast(Posterior, jax.vmap(one, (0, None), 1)({"params": params}, inputs))
 
         program = jax.jit(encode, out_shardings=sharding.rows(mesh))  # nothing is exchanged
-        variables = sharding.place_whole(mesh, {"params": self.params})
+        params = sharding.place_whole(mesh, self.params)
         size = min(batch_size, max(1, BATCH_BYTES // source.bytes_per_track))
         batches = [
             input_pipeline.pad(input_pipeline.in_batches(part, size), mesh.size) for part in parts
@@ -77,7 +103,7 @@ class Encoder:
             for batch in itertools.chain.from_iterable(batches):
                 mine = sharding.own_part(mesh, np.maximum(batch, 0))
                 tracks = sharding.place_rows(mesh, source.load(mine))
-                following = program(variables, tracks)
+                following = program(params, tracks)
                 if in_flight is not None:
                     yield jax.device_get(in_flight)
                 in_flight = following

@@ -6,10 +6,12 @@ the raw features are made from. The first process then makes the results of them
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from vae_jax import baselines, checkpoints, decode, distributed, embed, files, reconstructions
 from vae_jax.latents import Latents, Shards
+from vae_jax.models.posterior import Posterior
 from vae_jax.run import Run
 
 
@@ -23,11 +25,21 @@ def write_shards(this: Run) -> None:
             batch_size = this.config.embed.batch_size
             posteriors = encoder.embed(this.records, this.conditions, parts, batch_size)
             for shard, posterior in zip(missing, posteriors, strict=True):
-                shards.write(shard, latents=posterior.mean, log_variances=posterior.log_variance)
+                shards.write(shard, **_arrays(encoder, posterior))
     summaries = _summary_shards(this)
     for shard in _own_missing(summaries):
         positions = summaries.positions(shard)
         summaries.write(shard, **baselines.summaries(this.records, positions))
+
+
+def _arrays(encoder: embed.Encoder, posterior: Posterior) -> dict[str, np.ndarray]:
+    """Return what is kept of the posteriors of all models, [n, S, L]."""
+    best = jax.tree.map(lambda leaf: leaf[:, encoder.best], posterior)
+    arrays = {"latents": best.mean, "log_variances": best.log_variance}
+    if posterior.mean.shape[1] > 1:
+        arrays["seed_latents"] = posterior.mean
+    assignments = encoder.assign(best)
+    return arrays if assignments is None else {**arrays, "assignments": assignments}
 
 
 def finish(this: Run) -> None:

@@ -98,8 +98,12 @@ class Latents:
     ----------
     path
         The file, or the folder.
+    model
+        Which of several models, trained together with other seeds; the best one if None.
     ids
         Of all tracks, [N]: all that is held in memory of a folder.
+    dim, num_models
+        L, and the number of models.
 
     Raises
     ------
@@ -107,11 +111,13 @@ class Latents:
         Here or on reading, if anything is missing, damaged or not finite.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.is_sharded = path, path.suffix != ".npz"
+    def __init__(self, path: Path, model: int | None = None) -> None:
+        self.path, self.is_sharded, self._model = path, path.suffix != ".npz", model
         self._paths = _shards_in(path) if self.is_sharded else [path]
-        self._read = functools.lru_cache(maxsize=1)(_read_points)  # a single file is read once
-        self.dim = self._read(self._paths[0]).shape[1]
+        self._read = functools.lru_cache(maxsize=1)(_read_arrays)  # a single file is read once
+        first = self._read(self._paths[0])
+        self.dim = first["latents"].shape[1]
+        self.num_models = first["seed_latents"].shape[1] if "seed_latents" in first else 1
         self.ids = np.concatenate([files.read_npz(path, "ids")["ids"] for path in self._paths])
 
     def __len__(self) -> int:
@@ -119,7 +125,26 @@ class Latents:
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Yield the points of consecutive tracks, [n, L]."""
-        return map(self._read, self._paths)
+        for path in self._paths:
+            arrays = self._read(path)
+            of_all = self._model is not None and self.num_models > 1
+            yield arrays["seed_latents"][:, self._model] if of_all else arrays["latents"]
+
+    def spans(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield the points of consecutive tracks, [n, L], each with the position of its first."""
+        start = 0
+        for chunk in self.chunks():
+            yield start, chunk
+            start += len(chunk)
+
+    def components(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return each track's component of the model's mixture, and its probability, [N] each."""
+        parts = [self._read(path).get("assignments") for path in self._paths]
+        if any(part is None for part in parts):
+            return None
+        found = [(part.argmax(axis=1), part.max(axis=1)) for part in parts if part is not None]
+        labels, confidence = zip(*found, strict=True)
+        return np.concatenate(labels), np.concatenate(confidence)
 
     def held(self, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return positions [M] and points [M, L] to hold in memory.
@@ -129,11 +154,10 @@ class Latents:
         if not self.is_sharded or len(self) <= size:
             return np.arange(len(self)), np.concatenate([*self.chunks()])
         positions = np.sort(np.random.default_rng(seed).choice(len(self), size, replace=False))
-        points, start = [], 0
-        for chunk in self.chunks():
+        points = []
+        for start, chunk in self.spans():
             first, last = np.searchsorted(positions, (start, start + len(chunk)))
             points.append(chunk[positions[first:last] - start])
-            start += len(chunk)
         return positions, np.concatenate(points)
 
 
@@ -150,10 +174,10 @@ def _shards_in(folder: Path) -> list[Path]:
     return paths
 
 
-def _read_points(path: Path) -> np.ndarray:
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
     arrays = files.read_npz(path)
     if not {"ids", "latents"} <= arrays.keys() or len(arrays["ids"]) != len(arrays["latents"]):
         raise UserError(f"{path} is damaged: it lacks ids or latents; delete it and run again.")
     if not np.isfinite(arrays["latents"]).all():
         raise UserError(f"{path} holds values that are not finite: train with other settings.")
-    return arrays["latents"]
+    return arrays
