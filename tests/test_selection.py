@@ -27,7 +27,7 @@ def test_clusters_that_lie_apart_are_counted(k):
     "points",
     [
         RNG.normal(size=(N, D)),
-        RNG.normal(size=(N, D)) @ RNG.normal(size=(D, D)) * 10,
+        RNG.normal(size=(N, D)) * ([10] + [1] * (D - 1)) @ np.linalg.qr(RNG.normal(size=(D, D)))[0],
         RNG.normal(size=(N, D)) / np.sqrt(RNG.chisquare(3, size=(N, 1)) / 3),
         RNG.uniform(size=(N, D)),
     ],
