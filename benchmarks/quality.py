@@ -3,7 +3,7 @@
 python -m benchmarks.quality --manifest=PATH/metadata.csv --label=genre --outdir=DIR [--seeds=10]
 
 Every method is clustered by k-means into as many clusters as there are labels, once per seed; a
-model is trained anew with each seed, the same that its k-means starts from. Nothing is chosen by
+model is trained anew with each seed, all of them side by side. Nothing is chosen by
 label but the reference, the best of raw features and PCA, which makes the comparison harder.
 
 Writes `quality.csv` (a row per method and seed), `quality.md` and `quality.png`. What is trained
@@ -12,8 +12,9 @@ stays in the folder: a run that was stopped continues, and a second one only sco
 
 import argparse
 import math
+import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ml_collections import ConfigDict
 from configs import hybrid, mlp, track
 from vae_jax import baselines, files, manifest, stages
 from vae_jax.errors import UserError
+from vae_jax.latents import Latents
 from vae_jax.run import Run
 
 RAW_AND_PCA = (  # of MFCC frames: mean, std and mean |change|; without the last; what `track` sees
@@ -74,12 +76,12 @@ def main(path: str, label: str, outdir: Path, num_seeds: int) -> str:
         raise UserError(f"--seeds is {num_seeds}, but must be 1 or more.")
     tracks = manifest.read(path, requires=[label])
     with_lyrics = any(one.lyrics for one in tracks.tracks)
-    ids, spaces = _embed(path, outdir, num_seeds, with_lyrics)
-    classes = np.array(tracks.column(label, ids.tolist()))
-    artists = np.array(tracks.column("artist", ids.tolist()))
-    k = len(set(classes) - {""})
+    k = len({one.columns[label] for one in tracks.tracks} - {""})
     if k < 2:
         raise UserError(f"{path}: column {label!r} has {k} labels, but comparing needs 2 or more.")
+    ids, spaces = _embed(path, outdir, num_seeds, k, with_lyrics)
+    classes = np.array(tracks.column(label, ids.tolist()))
+    artists = np.array(tracks.column("artist", ids.tolist()))
     methods = {
         name: _score(name, points, spaces["raw"][0], classes, artists, k)
         for name, points in spaces.items()
@@ -173,54 +175,54 @@ def table(
 
 
 def _embed(
-    path: str, outdir: Path, num_seeds: int, with_lyrics: bool
+    path: str, outdir: Path, num_seeds: int, k: int, with_lyrics: bool
 ) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
     """Train every model with every seed; return the ids [N] and each method's points by seed."""
-    models: dict[str, Callable[[], ConfigDict]] = {
-        **{"autoencoder": _autoencoder, "VAE": mlp.get_config},
-        **{"track VAE, untrained": _untrained, "track VAE": track.get_config},
+    configs = {
+        **{"autoencoder": _autoencoder(), "VAE": mlp.get_config()},
+        **{"track VAE, untrained": _untrained(), "track VAE": track.get_config()},
+        "track VAE + mixture": _mixture(k),
     }
     if with_lyrics:
-        models["hybrid VAE"] = hybrid.get_config
-    found: dict[str, list[dict[str, Any]]] = {}
-    configs: dict[str, ConfigDict] = {}
-    for seed in range(num_seeds):
-        for name, get_config in models.items():
-            config = configs[name] = get_config()
-            config.update(manifest=path, seed=seed, baselines=("raw", "pca"))
-            config.update(data_dir=str(outdir / "data"), checkpoint_dir=str(outdir / "checkpoints"))
-            folder = outdir / "runs" / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-            print(f"{name}, seed {seed}", file=sys.stderr, flush=True)
-            found.setdefault(name, []).append(_latents(config, folder / "latents.npz"))
-            for source, suffix in (("track VAE", ""), ("VAE", ", no change")):
-                if name == source:
-                    raw, pca = (
-                        files.read_npz(folder / "baselines" / f"{kind}.npz")
-                        for kind in ("raw", "pca")
-                    )
-                    found.setdefault(f"raw{suffix}", []).append(raw)
-                    found.setdefault(f"PCA{suffix}", []).append(pca)
-    found["PCA whitened"] = [one | {"latents": _whiten(one["latents"])} for one in found["PCA"]]
-    described, size = _descriptions(configs["track VAE"]), found["PCA"][0]["latents"].shape[1]
-    found["raw, modulation"] = [described] * num_seeds
-    found["PCA, modulation"] = [
-        described | {"latents": baselines.pca(described["latents"], size, seed)}
-        for seed in range(num_seeds)
-    ]
-    names = [*RAW_AND_PCA, *models]
-    ids = found["raw"][0]["ids"]
-    for name in names:
-        ids = ids[np.isin(ids, found[name][0]["ids"])]  # features may fail for different tracks
-    return ids, {name: [_rows(one, ids) for one in found[name]] for name in names}
+        configs["hybrid VAE"] = hybrid.get_config()
+    found: dict[str, tuple[np.ndarray, list[np.ndarray]]] = {}
+    for name, config in configs.items():
+        config.update(manifest=path, num_seeds=num_seeds, baselines=("raw", "pca"))
+        config.update(data_dir=str(outdir / "data"), checkpoint_dir=str(outdir / "checkpoints"))
+        this = Run(config, outdir / "runs" / re.sub(r"\W+", "-", name))
+        print(name, file=sys.stderr, flush=True)
+        stages.run(config, this.outdir, ("features", "train", "embed"), None)
+        found[name] = _read(this.embedding("vae"), num_seeds)
+        for source, suffix in (("track VAE", ""), ("VAE", ", no change")):
+            if name == source:
+                found[f"raw{suffix}"] = _read(this.embedding("raw"), num_seeds)
+                found[f"PCA{suffix}"] = _read(this.embedding("pca"), num_seeds)
+    ids, spaces = found["PCA"]
+    found["PCA whitened"] = ids, [_whiten(points) for points in spaces]
+    ids, points = _descriptions(configs["track VAE"])
+    size = spaces[0].shape[1]
+    found["raw, modulation"] = ids, [points] * num_seeds
+    found["PCA, modulation"] = (
+        ids,
+        [baselines.pca(points, size, seed) for seed in range(num_seeds)],
+    )
+    shared = found["raw"][0]
+    for ids, _ in found.values():
+        shared = shared[np.isin(shared, ids)]  # features may fail for different tracks
+    return shared, {
+        name: [_rows(found[name][0], points, shared) for points in found[name][1]]
+        for name in (*RAW_AND_PCA, *configs)
+    }
 
 
-def _latents(config: ConfigDict, path: Path) -> dict[str, np.ndarray]:
-    stages.run(config, path.parent, ("features", "train", "embed"), None)
-    return files.read_npz(path)
+def _read(path: Path, num_seeds: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the ids [N] and each seed's points [N, L]; all are the same where none was trained."""
+    opened = [Latents(path, seed) for seed in range(num_seeds)]
+    return opened[0].ids, [np.concatenate([*latents.chunks()]) for latents in opened]
 
 
-def _descriptions(config: ConfigDict) -> dict[str, np.ndarray]:
-    """Return the mean over each track's segments of what the track VAE sees, standardised."""
+def _descriptions(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids, and each track's mean description of its segments, standardised, [N, D]."""
     import jax
 
     from vae_jax import config as config_lib
@@ -235,7 +237,7 @@ def _descriptions(config: ConfigDict) -> dict[str, np.ndarray]:
         weight = np.asarray(inputs.mask[0])[:, None]
         means.append((weight * inputs.x["description"][0]).sum(axis=0) / weight.sum())
     points = np.array(means)
-    return {"ids": records.ids, "latents": (points - points.mean(axis=0)) / points.std(axis=0)}
+    return records.ids, (points - points.mean(axis=0)) / points.std(axis=0)
 
 
 def _autoencoder() -> ConfigDict:
@@ -251,14 +253,20 @@ def _untrained() -> ConfigDict:
     return config
 
 
+def _mixture(k: int) -> ConfigDict:
+    config = track.get_config()
+    config.model.update(prior="mixture", num_components=k)
+    return config
+
+
 def _whiten(points: np.ndarray) -> np.ndarray:
     return points / np.maximum(points.std(axis=0), 1e-12)
 
 
-def _rows(latents: Mapping[str, np.ndarray], ids: np.ndarray) -> np.ndarray:
-    """Return the points of the given tracks, in their order."""
-    position = {id_: i for i, id_ in enumerate(latents["ids"].tolist())}
-    return latents["latents"][[position[id_] for id_ in ids.tolist()]]
+def _rows(ids: np.ndarray, points: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the points of the wanted tracks, in their order."""
+    position = {id_: i for i, id_ in enumerate(ids.tolist())}
+    return points[[position[id_] for id_ in wanted.tolist()]]
 
 
 def _score(
