@@ -31,6 +31,17 @@ def test_internal_scores_leave_noise_out() -> None:
     assert metrics.internal(POINTS, noisy, max_sample=300, seed=0) == expected
 
 
+def test_stability_is_the_mean_agreement_with_the_others() -> None:
+    renamed, other = (LABELS + 1) % 4, RNG.integers(4, size=300)
+    ami = reference.adjusted_mutual_info_score(LABELS, other)
+    expected = [(1 + ami) / 2, (1 + ami) / 2, ami]
+    assert metrics.stability([LABELS, renamed, other]) == pytest.approx(expected)
+    assert np.isnan(metrics.stability([LABELS])).all()
+    noise = np.full(300, -1)
+    assert np.isnan(metrics.stability([LABELS, noise])).all()
+    assert metrics.stability([LABELS, np.where(other == 0, -1, LABELS)]) == pytest.approx([1, 1])
+
+
 @pytest.mark.parametrize("offset", [0, 1e4])
 def test_the_silhouette_of_each_track_is_that_of_scikit_learn(
     offset: float, monkeypatch: pytest.MonkeyPatch

@@ -108,6 +108,7 @@ def run(
             }
             models = _models(this, method, spaces[method])
             searched = [_artist_search(space, artists, config.seed) for space in models]
+            labels = []
             for i in range(repeats):
                 space, seed = models[i % len(models)], config.seed + i
                 found = _cluster(space, options, seed)
@@ -116,7 +117,10 @@ def run(
                 scores = _scores(method, found, {**spaces, method: space}, classes, config, seed)
                 described |= _description(found, config, seed) | searched[i % len(models)]
                 rows.append(described | scores)
+                labels.append(found.labels)
                 progress.update(len(rows))
+            for row, value in zip(rows[-repeats:], metrics.stability(labels), strict=True):
+                row["stability"] = value
             _log(method, rows[-repeats:])
             if method not in shown:  # of several models, what is written and drawn is the best
                 shown[method] = _cluster(spaces[method], options, config.seed)
@@ -124,7 +128,7 @@ def run(
         scores = _scores(methods[0], components, spaces, classes, config, config.seed)
         described = rows[0] | _description(components, config, config.seed)
         own = {"method": MIXTURE, "clusterer": MIXTURE, "k_chosen_by": "config"}
-        rows.append(described | own | scores)
+        rows.append(described | own | scores | {"stability": math.nan})
         shown[MIXTURE], spaces[MIXTURE] = components, spaces[methods[0]]
     rows = [{name: _rounded(value) for name, value in row.items()} for row in rows]
     metrics_file.append(outdir / metrics_file.NAME, rows)

@@ -35,6 +35,7 @@ METRICS = {
     "ari": "ARI",
     "accuracy": "accuracy",
     "purity": "purity",
+    "stability": "stability",
     "calinski_harabasz": "CH",
     "davies_bouldin": "DB",
     "artist_precision_at_1": "P@1",

@@ -4,6 +4,7 @@ The cluster stage calls these for every method and seed. All functions are pure;
 sampled, the sample depends on an explicit seed and its size is returned.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,12 @@ from absl import logging
 from scipy.optimize import linear_sum_assignment
 from scipy.special import xlogy
 from scipy.stats import random_table
-from sklearn.metrics import calinski_harabasz_score, davies_bouldin_score, euclidean_distances
+from sklearn.metrics import (
+    adjusted_mutual_info_score,
+    calinski_harabasz_score,
+    davies_bouldin_score,
+    euclidean_distances,
+)
 from sklearn.metrics.cluster import expected_mutual_information
 
 from vae_jax.clustering import NOISE
@@ -20,6 +26,7 @@ from vae_jax.clustering import NOISE
 NUM_PERMUTATIONS = 100  # of the labels, for the null
 MAX_CELLS = 1_000_000  # of a labels x clusters table
 REFERENCE = 1_000  # tracks that each track is compared with, where all pairs would be too many
+STABILITY_SAMPLE = 100_000  # tracks, evenly spaced, on which clusterings are compared
 CHUNK = 2**24  # distances in memory at a time (128 MiB)
 RETRIEVAL_DISTANCES = 10**9  # at most, of one retrieval score
 NAN = float("nan")
@@ -211,6 +218,24 @@ def external(labels: np.ndarray, classes: Sequence[str] | np.ndarray, seed: int)
         ami_null_95=float(np.quantile(null[:, 1], 0.95)),
         accuracy_null=float(null[:, 2].mean()),
     )
+
+
+def stability(clusterings: Sequence[np.ndarray]) -> list[float]:
+    """Return how far each clustering agrees with the others: its mean AMI with them.
+
+    Repeats with other seeds, of training and of the clusterer, should find the same clusters;
+    where they do not, there may be none (von Luxburg 2010). It takes no labels. A track that
+    either of two leaves out as noise does not count between them.
+    """
+    step = max(1, len(clusterings[0]) // STABILITY_SAMPLE)
+    agreement = np.full((len(clusterings), len(clusterings)), NAN)
+    for i, j in itertools.combinations(range(len(clusterings)), 2):
+        pair = np.stack([clusterings[i][::step], clusterings[j][::step]])
+        first, second = pair[:, (pair != NOISE).all(axis=0)]
+        if len(first):
+            agreement[i, j] = agreement[j, i] = adjusted_mutual_info_score(first, second)
+    known = [row[~np.isnan(row)] for row in agreement]
+    return [float(row.mean()) if len(row) else NAN for row in known]
 
 
 def retrieval(points: np.ndarray, artists: Sequence[str] | np.ndarray, seed: int) -> Retrieval:
