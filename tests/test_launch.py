@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])
 KUBERNETES = sorted((LAUNCH / "kubernetes").glob("*.yaml"))
-DISTRIBUTED = {"distributed", "coordinator_address", "num_processes", "process_id"}
 
 
 def launch(name: str, *arguments: str, cwd: Path = ROOT, **env: str):
@@ -76,7 +75,7 @@ def flags():
     """Return the names of the main job's flags."""
     command = [sys.executable, "-m", "vae_jax.main", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
-    return set(re.findall(r"^  --(?:\[no\])?(\w+):", text, re.MULTILINE)) | DISTRIBUTED
+    return set(re.findall(r"^  --(?:\[no\])?(\w+):", text, re.MULTILINE))
 
 
 def assert_flags_exist(arguments: list[str], flags: set[str]) -> None:
