@@ -40,13 +40,13 @@ def measure(sizes: Sizes) -> Iterator[Line]:
     """Yield the lines of this topic."""
     with tempfile.TemporaryDirectory() as folder:
         for suffix, feature in (("mp3", "mfcc"), ("mp3", "logmelspec"), ("flac", "mfcc")):
-            paths = _audio(Path(folder) / suffix, suffix, sizes.files, sizes.seconds)
+            paths = write_audio(Path(folder) / suffix, suffix, sizes.files, sizes.seconds)
             yield _extraction(Path(folder), paths, feature, sizes)
         yield _long_tracks(Path(folder), sizes)
     yield from _spectra(sizes)
 
 
-def _audio(folder: Path, suffix: str, count: int, seconds: float) -> list[Path]:
+def write_audio(folder: Path, suffix: str, count: int, seconds: float) -> list[Path]:
     """Write stereo music in a format, unless it is there."""
     import soundfile
 
@@ -88,7 +88,7 @@ def _extraction(folder: Path, paths: Sequence[Path], feature: str, sizes: Sizes)
 
 def _long_tracks(folder: Path, sizes: Sizes) -> Line:
     """Measure the memory that tracks take of which only a window is read."""
-    (path,) = _audio(folder / "long", "flac", 1, sizes.long_seconds)
+    (path,) = write_audio(folder / "long", "flac", 1, sizes.long_seconds)
     chunks = [[path]] * num_cores()
     arguments = (folder / "records-long", chunks, "mfcc", sizes.seconds)
     timings = race({"vae_jax": Task(extraction, arguments, threads=1)}, sizes.repeats)

@@ -2,6 +2,7 @@
 
 pip install -e .[bench]
 python -m benchmarks.run [features|records|train|embed|cluster|startup|all] [--tiny] [--out=FILE]
+python -m benchmarks.run scaling [--tiny] [--out=FILE]      writes scaling.md instead
 
 Every ratio is the median over interleaved repeats on this machine, in this run; above 1 means
 that ours is better. Let nothing else run meanwhile.
@@ -12,7 +13,7 @@ import importlib
 import re
 from pathlib import Path
 
-from benchmarks import measure
+from benchmarks import measure, scaling
 from vae_jax import files
 
 TOPICS = ("features", "records", "train", "embed", "cluster", "startup")
@@ -45,14 +46,20 @@ def write_section(path: Path, topic: str, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("topic", nargs="?", choices=(*TOPICS, "all"), default="all")
+    parser.add_argument("topic", nargs="?", choices=(*TOPICS, "all", "scaling"), default="all")
     parser.add_argument(
         "--tiny", action="store_true", help="see whether it runs; times mean little"
     )
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
+    if arguments.topic == "scaling":
+        text = scaling.report(scaling.TINY if arguments.tiny else scaling.Sizes())
+        print(text)
+        with files.atomic_write(arguments.out or scaling.OUT) as file:
+            file.write(text.encode())
+        return
     for topic in TOPICS if arguments.topic == "all" else (arguments.topic,):
-        run(topic, arguments.tiny, arguments.out)
+        run(topic, arguments.tiny, arguments.out or OUT)
 
 
 if __name__ == "__main__":

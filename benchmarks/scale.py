@@ -10,7 +10,7 @@ tracks the memory should grow by little more than the latents.
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks import synthetic
@@ -33,8 +33,10 @@ def get_config():
 """
 
 
-def rehearse(folder: Path, tracks: int, stages: tuple[str, ...]) -> Iterator[Line]:
-    """Yield the time and memory of writing records and of each stage."""
+def rehearse(
+    folder: Path, tracks: int, stages: Sequence[str], arguments: Sequence[str] = ()
+) -> Iterator[Line]:
+    """Yield the time and memory of writing records and of each stage, with main's arguments."""
     batch_size = min(BATCH_SIZE, tracks)
     config = CONFIG.format(
         shard_size=SHARD_SIZE, batch_size=batch_size, num_steps=-(-tracks // batch_size)
@@ -46,7 +48,7 @@ def rehearse(folder: Path, tracks: int, stages: tuple[str, ...]) -> Iterator[Lin
     write = [*python, "-m", "benchmarks.scale", f"--tracks={tracks}", "--only_records"]
     yield _line(f"records: {tracks:,} tracks written", write, folder)
     for stage in stages:
-        command = [*MAIN, "--config=config.py", "--outdir=out", f"--stage={stage}"]
+        command = [*MAIN, "--config=config.py", "--outdir=out", f"--stage={stage}", *arguments]
         yield _line(f"{stage}: {tracks:,} tracks", command, folder)
 
 

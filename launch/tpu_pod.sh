@@ -34,15 +34,6 @@ done
 python3 -m pip install -q --user uv && ~/.local/bin/uv python install -q 3.12
 PYTHON=\$(~/.local/bin/uv python find 3.12) && . launch/_venv.sh '[tpu]'"
 
-run() {
-  if $dry_run; then
-    printf '%q ' "$@"
-    echo
-  else
-    "$@"
-  fi
-}
-
 tpu() { # VERB [OPTION ...]
   local verb="$1"
   shift
@@ -70,11 +61,7 @@ start() {
   tpu ssh "$NAME" --worker=all --command="$command"
 }
 
-dry_run=false
-if [ "${1:-}" = --dry_run ]; then
-  dry_run=true
-  shift
-fi
+. launch/_run.sh
 verb="${1:-}"
 (($#)) && shift
 case "$verb" in

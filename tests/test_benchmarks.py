@@ -7,7 +7,18 @@ import pytest
 
 pytest.importorskip("psutil")
 
-from benchmarks import accelerator, embed, features, measure, run, startup, synthetic, train
+from benchmarks import (
+    accelerator,
+    embed,
+    features,
+    measure,
+    run,
+    scale,
+    scaling,
+    startup,
+    synthetic,
+    train,
+)
 from benchmarks import records as record_benchmarks
 from benchmarks.measure import Line, Task, Timing
 from vae_jax import records
@@ -129,3 +140,34 @@ def test_an_accelerator_is_measured(tmp_path):
     assert line.fraction > 0
     assert "8 devices" in scaling[0].what
     assert accelerator._input(tmp_path, config, tiny).fraction > 0
+
+
+def test_a_plan_shares_all_but_clustering_and_names_the_bottleneck():
+    line = scaling.Cost.of("cluster", (10, 30), (5.0, 9.0))
+    assert (line.start, line.per_track, line.is_shared) == (3.0, 0.2, False)
+    costs = [scaling.Cost("features", 0, 0.01, True), scaling.Cost("cluster", 0, 0.002, False)]
+    features, cluster = scaling.plan(costs, 0, 3_600_000, machines=10, cores=4)
+    assert (features.hours, cluster.hours) == pytest.approx((1.0, 2.0))
+    assert features.dollars == pytest.approx(1.0 * 10 * 4 * scaling.DOLLARS_PER_CORE_HOUR)
+    assert cluster.dollars == pytest.approx(2.0 * 4 * scaling.DOLLARS_PER_CORE_HOUR)
+    assert scaling.bottleneck([features, cluster]) == "cluster, 67% of the time"
+    assert scaling.exchanged(1000, 1) == 0
+    assert scaling.exchanged(1000, 2) == 4000
+
+
+def test_scaling_is_measured_and_reported(monkeypatch):
+    def measure_less(folder, sizes):
+        seconds = scaling._extraction_seconds(folder / "audio", 2, sizes)
+        yield scaling.Cost.of("features", (2, 4), (seconds, 2 * seconds))
+        (folder / "tracks-20").mkdir()
+        (_, line) = scale.rehearse(folder / "tracks-20", 20, ["train"], scaling.LARGE)
+        yield from (scaling.Cost(stage, line.ours, 1e-3, True) for stage in scaling.STAGES)
+
+    monkeypatch.setattr(scaling, "measure_costs", measure_less)
+    text = scaling.report(
+        scaling.Sizes(tracks=(20, 40), files=2, seconds=1.0, steps=4, processes=(1,))
+    )
+    assert text.count("| features |") == 1
+    assert re.search(r"^\| mlp \| [\d,]{6,} \|", text, re.MULTILINE)
+    assert re.search(r"^\| 1 \| [\d.,e-]+ \| \d+% \|$", text, re.MULTILINE)
+    assert re.search(r"^\| 100,000,000 \| 64 \|", text, re.MULTILINE)

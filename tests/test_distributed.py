@@ -85,6 +85,49 @@ def test_every_piece_of_work_is_of_one_process(monkeypatch):
     assert min(map(len, shares)) == 2
 
 
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_NUM_TASKS": "2"}, True),
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "4"}, False),
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, False),  # a batch script
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, False),  # Open MPI 5, which JAX does not detect
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "localhost", "MEGASCALE_NUM_SLICES": "2"}, True),
+    ],
+)
+def test_only_an_environment_of_several_processes_makes_a_job(monkeypatch, environment, expected):
+    for name in (*os.environ,):
+        if name.startswith(("SLURM_", "OMPI_", "TPU_", "MEGASCALE_")):
+            monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert distributed.is_described() == expected
+
+
+def test_what_slurm_starts_is_one_job_without_a_flag(alone):
+    slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "127.0.0.1"}
+    slurm |= {"SLURM_STEP_NUM_TASKS": "2", "SLURM_NTASKS": "2", "SLURM_LOCALID": "0"}
+    jobs = [
+        subprocess.Popen(
+            command("--config.manifest=music/metadata.csv", "--stage=embed", "--outdir=slurm"),
+            cwd=alone,
+            env={**os.environ, **slurm, "SLURM_PROCID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for i, job in enumerate(jobs):
+        code, output = finish(job)
+        assert code == 0, output
+        assert f"process {i} of 2" in output
+
+
 def long_job(folder: Path) -> subprocess.Popen:
     (folder / "music").exists() or write_collection(folder / "music", 15)
     return start(

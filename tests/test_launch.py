@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])
 KUBERNETES = sorted((LAUNCH / "kubernetes").glob("*.yaml"))
-DISTRIBUTED = {"distributed", "coordinator_address", "num_processes", "process_id"}
 
 
 def launch(name: str, *arguments: str, cwd: Path = ROOT, **env: str):
@@ -76,7 +75,7 @@ def flags():
     """Return the names of the main job's flags."""
     command = [sys.executable, "-m", "vae_jax.main", "--help"]
     text = subprocess.run(command, capture_output=True, text=True, cwd=ROOT).stdout
-    return set(re.findall(r"^  --(?:\[no\])?(\w+):", text, re.MULTILINE)) | DISTRIBUTED
+    return set(re.findall(r"^  --(?:\[no\])?(\w+):", text, re.MULTILINE))
 
 
 def assert_flags_exist(arguments: list[str], flags: set[str]) -> None:
@@ -125,6 +124,29 @@ def test_a_file_begins_with_its_usage_and_what_to_change(path):
     else:
         assert re.search(rf"^# usage: .*{path.name}", head, re.MULTILINE)
     assert re.search(r"^(# )?Change", head, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [
+        ("demo.sh", "exec .venv/bin/python -m vae_jax.main --config=configs/demo.py a\\ b"),
+        ("test.sh", "exec .venv/bin/python -m pytest -n auto a\\ b"),
+        (
+            "stress.sh",
+            "exec env VAE_JAX_STRESS=short .venv/bin/python -m pytest -n auto tests/stress "
+            "tests/test_hostile.py",
+        ),
+    ],
+)
+def test_a_dry_run_prints_the_commands_and_leaves_the_checkout_as_it_is(checkout, name, last):
+    before = sorted(checkout.rglob("*"))
+    arguments = () if name == "stress.sh" else ("a b",)
+    code, out, err = launch(str(checkout / "launch" / name), "--dry_run", *arguments, cwd=checkout)
+    assert (code, err) == (0, "")
+    first, *_, ran = (line.strip() for line in out.splitlines())
+    assert first.startswith(". launch/_venv.sh ")
+    assert ran == last
+    assert sorted(checkout.rglob("*")) == before
 
 
 # Dockerfile

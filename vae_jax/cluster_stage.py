@@ -177,6 +177,7 @@ def _open_spaces(this: Run, methods: Sequence[str]) -> dict[str, Space]:
             raise UserError(
                 f"{latents.path} lists other tracks than {first.path}: run --stage=embed again."
             )
+        latents.ids = first.ids  # one copy is enough
         held = latents.held(this.config.cluster.silhouette_sample, this.config.seed)
         spaces[name] = Space(latents, *held)
     return spaces

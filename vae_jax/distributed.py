@@ -6,6 +6,7 @@ process may do (extract, write results, cluster, draw) the first does, while the
 Without `start`, there is one process, and JAX is not even imported.
 """
 
+import os
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -44,6 +45,20 @@ def start(coordinator_address: str | None, num_processes: int | None, index: int
         ) from error
     _processes, _index = jax.process_count(), jax.process_index()
     logging.info("process %d of %d, %d devices in all", _index, _processes, jax.device_count())
+
+
+def is_described() -> bool:
+    """Say whether the environment tells plainly of a job of several processes, which JAX can join.
+
+    So does that of `srun`, `mpirun` (Open MPI 4) and TPU slices on GKE. That of a Cloud TPU VM
+    does not, nor that of other Kubernetes jobs.
+    """
+    hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    # SLURM_NTASKS is set in batch scripts too, which are one process.
+    sizes = [os.environ.get("SLURM_STEP_NUM_TASKS"), os.environ.get("MEGASCALE_NUM_SLICES")]
+    if "OMPI_MCA_orte_hnp_uri" in os.environ:  # by which JAX finds the others
+        sizes.append(os.environ.get("OMPI_COMM_WORLD_SIZE"))
+    return "," in hosts or any(size and int(size) > 1 for size in sizes)
 
 
 def is_first() -> bool:

@@ -38,7 +38,10 @@ BEAM_OPTIONS = flags.DEFINE_string(
 PRINT_CONFIG = flags.DEFINE_bool("print_config", False, "Print the resolved config and stop.")
 DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Be one process of a job that Slurm, Open MPI, GKE or a TPU describes."
+    "distributed",
+    None,
+    "Be one process of a job that Slurm, Open MPI, GKE or a Cloud TPU describes. The default is to "
+    "be so where the environment tells of several processes.",
 )
 COORDINATOR = flags.DEFINE_string(
     "coordinator_address", None, "HOST:PORT of the job's first process, where nothing tells it."
@@ -62,7 +65,8 @@ def main(argv: Sequence[str]) -> None:
     outdir = Path(OUTDIR.value or f"results/{config.name}")
     checkpoint = Path(CHECKPOINT.value) if CHECKPOINT.value else None
     names = list(stages.STAGES) if STAGE.value == "all" else [STAGE.value]
-    if DISTRIBUTED.value or COORDINATOR.value:
+    is_part = distributed.is_described() if DISTRIBUTED.value is None else DISTRIBUTED.value
+    if is_part or COORDINATOR.value:
         distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     if not distributed.is_first():
         stages.help_the_first(config, outdir, names, checkpoint)
