@@ -79,7 +79,7 @@ def main(path: str, label: str, outdir: Path, num_seeds: int) -> str:
     k = len({one.columns[label] for one in tracks.tracks} - {""})
     if k < 2:
         raise UserError(f"{path}: column {label!r} has {k} labels, but comparing needs 2 or more.")
-    ids, spaces = _embed(path, outdir, num_seeds, k, with_lyrics)
+    ids, spaces = _embed(path, outdir, num_seeds, with_lyrics)
     classes = np.array(tracks.column(label, ids.tolist()))
     artists = np.array(tracks.column("artist", ids.tolist()))
     methods = {
@@ -175,13 +175,13 @@ def table(
 
 
 def _embed(
-    path: str, outdir: Path, num_seeds: int, k: int, with_lyrics: bool
+    path: str, outdir: Path, num_seeds: int, with_lyrics: bool
 ) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
     """Train every model with every seed; return the ids [N] and each method's points by seed."""
     configs = {
         **{"autoencoder": _autoencoder(), "VAE": mlp.get_config()},
-        **{"track VAE, untrained": _untrained(), "track VAE": track.get_config()},
-        "track VAE + mixture": _mixture(k),
+        **{"track VAE, untrained": _untrained(), "track VAE": _normal_prior()},
+        "track VAE + mixture": track.get_config(),
     }
     if with_lyrics:
         configs["hybrid VAE"] = hybrid.get_config()
@@ -248,14 +248,14 @@ def _autoencoder() -> ConfigDict:
 
 def _untrained() -> ConfigDict:
     """Return the track VAE's config with one step that changes nothing: random features."""
-    config = track.get_config()
+    config = _normal_prior()
     config.train.update(num_steps=1, learning_rate=1e-12)
     return config
 
 
-def _mixture(k: int) -> ConfigDict:
+def _normal_prior() -> ConfigDict:
     config = track.get_config()
-    config.model.update(prior="mixture", num_components=k)
+    config.model.prior = "normal"
     return config
 
 

@@ -19,6 +19,7 @@ def get_config() -> ConfigDict:
     config.model.segment_dim = 16
     config.model.segment_frames = 128  # 3 s
     config.model.num_segments = 8
+    config.model.prior = "mixture"  # a higher ELBO on held-out tracks than "normal"
     config.train.batch_size = 32
     config.train.num_steps = 500
     config.train.learning_rate = 3e-3

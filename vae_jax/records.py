@@ -34,6 +34,7 @@ LYRICS = "lyrics.json"
 METADATA = ("dataset_info.json", "features.json")  # that TFDS reads
 TEXT_COLUMNS = ("label", "language", "genre")
 HEADER_BYTES, FOOTER_BYTES = 12, 4
+MAX_OPEN = 16_384  # shards mapped at a time; Linux allows a process 65,530 mappings by default
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,8 @@ def masked_crc(data: bytes | memoryview) -> int:
 def write_record(file: BinaryIO, data: bytes) -> int:
     """Append one framed record; return the number of bytes written."""
     length = struct.pack("<Q", len(data))
-    header = length + struct.pack("<I", masked_crc(length))
-    return file.write(header + data + struct.pack("<I", masked_crc(data)))
+    header, footer = struct.pack("<I", masked_crc(length)), struct.pack("<I", masked_crc(data))
+    return sum(map(file.write, (length, header, data, footer)))  # joining them would copy
 
 
 def read_record(buffer: bytes | mmap.mmap, offset: int, path: Path) -> tuple[bytes, int]:
@@ -353,7 +354,7 @@ class Records:
         }
         self._parse = parser(self.arrays)
         open_shard = functools.partial(_open, self.directory)
-        self._open = functools.lru_cache(maxsize=64)(open_shard)  # not all at once
+        self._open = functools.lru_cache(maxsize=MAX_OPEN)(open_shard)
 
     @property
     def lyrics(self) -> dict[str, Any] | None:
