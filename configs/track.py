@@ -1,15 +1,20 @@
 """The track VAE: one latent per track, from all its segments, on MFCC frames.
 
 python -m vae_jax.main --config=configs/track.py --config.manifest=PATH/metadata.csv
+
+Variant: --config=configs/track.py:conv2d looks at log-mel segments through convolutions.
 """
 
 from ml_collections import ConfigDict
 
 from vae_jax.config import get_config as get_defaults
+from vae_jax.errors import UserError
 
 
-def get_config() -> ConfigDict:
-    """Return the config."""
+def get_config(variant: str = "mfcc") -> ConfigDict:
+    """Return the config of a variant: mfcc or conv2d."""
+    if variant not in ("mfcc", "conv2d"):
+        raise UserError(f"configs/track.py has no variant {variant!r}: mfcc, conv2d.")
     config = get_defaults()
     config.name = "track"
     config.feature.name = "mfcc_frames"
@@ -23,4 +28,8 @@ def get_config() -> ConfigDict:
     config.train.batch_size = 32
     config.train.num_steps = 500
     config.train.learning_rate = 3e-3
+    if variant == "conv2d":
+        config.feature.name = "logmelspec"
+        config.model.encoder = "conv2d"
+        config.train.learning_rate = 1e-3
     return config

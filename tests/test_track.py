@@ -234,6 +234,22 @@ def test_training_separates_tracks_that_differ(monkeypatch):
     assert (records.groups[distances.argmin(axis=1)] == records.groups).mean() > 0.9
 
 
+def test_augmentation_changes_level_and_tilt_by_half_and_hides_a_block():
+    shape = (2, 6, 32, 16)
+    changed = np.asarray(views.augment(jnp.zeros(shape), 1.0, jax.random.key(0)))
+    hidden = changed == 0
+    assert hidden.any()
+    assert hidden.mean() < 0.25
+    for one, side in np.ndindex(2, 2):
+        segments, mask = changed[one, side::2], hidden[one, side::2]
+        level = segments.sum(axis=(0, 1)) / (~mask).sum(axis=(0, 1))
+        np.testing.assert_allclose(segments, np.where(mask, 0, level), atol=1e-5)
+        np.testing.assert_allclose(np.diff(level), np.diff(level)[0], atol=1e-5)  # a tilt
+    assert np.ptp(changed[:, :2].max(axis=(2, 3))) > 0.1  # tracks and halves differ
+    still = views.augment(jnp.ones(shape), 0.0, jax.random.key(0))
+    assert set(np.unique(still)) == {0.0, 1.0}
+
+
 @pytest.mark.parametrize("see", [lambda view: view.whole, lambda view: view.sample])
 def test_precomputed_descriptions_are_those_of_the_segments(see):
     _, view = described().build()

@@ -148,8 +148,8 @@ class TrackView:
         S, segments of each track in training; all there are at export.
     noise
         Standard deviation of a random offset of a track's descriptions in training, the same for
-        all its segments: recordings differ so, in level and equalisation, without being other
-        music.
+        half of its segments: recordings differ so, in level and equalisation, without being
+        other music. Segments that the model sees are changed in their stead (see `augment`).
     needs_segments
         Whether the model sees segments, and not their descriptions alone.
     """
@@ -179,9 +179,11 @@ class TrackView:
         chosen = jnp.argsort(order, axis=1)[:, : self.num_segments]
         mask = jnp.arange(chosen.shape[1]) < count[:, None]
         inputs = self._inputs(tracks, phase, chosen, mask)
-        halves = jax.random.normal(noise_key, (len(num_frames), 2, len(self.mean)))
-        offset = self.noise * halves[:, jnp.arange(chosen.shape[1]) % 2]
-        inputs.x["description"] += offset
+        if self.needs_segments:
+            inputs.x["segments"] = augment(inputs.x["segments"], self.noise, noise_key)
+        else:
+            offset = jax.random.normal(noise_key, (len(num_frames), 2, len(self.mean)))
+            inputs.x["description"] += self.noise * _by_half(offset, chosen.shape[1])
         return inputs
 
     def whole(self, tracks: Tracks) -> Inputs:
@@ -261,6 +263,36 @@ def describe(segments: jax.Array) -> jax.Array:
         parts.append(0.5 * jnp.log(energy + SILENCE))
         smooth = (first + second) / 2
     return jnp.concatenate(parts, axis=-1)
+
+
+def augment(segments: jax.Array, strength: float, key: jax.Array) -> jax.Array:
+    """Change standardised segments of spectrograms, [n, S, T, F], as recordings may differ.
+
+    Gain and tilt of the spectrum are normal with deviation `strength`, the same for each half of
+    a track's segments. A block of up to an eighth of the frames and one of the bands are set to
+    0, the mean (SpecAugment, Park et al. 2019), in each segment.
+    """
+    count, number, frames, bands = segments.shape
+    level_key, time_key, band_key = jax.random.split(key, 3)
+    gain, tilt = jax.random.normal(level_key, (2, count, 2, 1, 1))
+    level = strength * (gain + tilt * jnp.linspace(-1, 1, bands))
+    time = _outside_block(time_key, (count, number), frames)[..., None]
+    band = _outside_block(band_key, (count, number), bands)[..., None, :]
+    return (segments + _by_half(level, number)) * time * band
+
+
+def _by_half(values: jax.Array, number: int) -> jax.Array:
+    """Give every other of a track's segments the same, [n, 2, ...] -> [n, S, ...]."""
+    return values[:, jnp.arange(number) % 2]
+
+
+def _outside_block(key: jax.Array, shape: tuple[int, int], size: int) -> jax.Array:
+    """Return 0 inside a random block of up to an eighth of an axis, else 1, [*shape, size]."""
+    start_key, width_key = jax.random.split(key)
+    width = jax.random.randint(width_key, (*shape, 1), 0, size // 8 + 1)
+    start = jax.random.randint(start_key, (*shape, 1), 0, size - width + 1)
+    at = jnp.arange(size)
+    return ((at < start) | (at >= start + width)).astype(jnp.float32)
 
 
 def fuse(
