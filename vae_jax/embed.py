@@ -6,7 +6,7 @@ statistics and the lyrics' vocabulary travel inside it.
 
 import itertools
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,9 +61,13 @@ class Encoder:
         """
         if self.description.config["model"]["prior"] != "mixture":
             return None
+        return np.asarray(self._assign({"params": self.best_params}, posterior))
+
+    @cached_property
+    def _assign(self) -> Any:
+        """The function behind `assign`, compiled once for all shards."""
         model, _ = self.description.build()
-        assigned = jax.jit(partial(model.apply, method=lambda model, q: model.prior.assign(q)))
-        return np.asarray(assigned({"params": self.best_params}, posterior))
+        return jax.jit(partial(model.apply, method=lambda model, q: model.prior.assign(q)))
 
     def embed(
         self,

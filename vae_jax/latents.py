@@ -139,11 +139,10 @@ class Latents:
 
     def components(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return each track's component of the model's mixture, and its probability, [N] each."""
-        parts = [self._read(path).get("assignments") for path in self._paths]
-        if any(part is None for part in parts):
+        if "assignments" not in self._read(self._paths[0]):
             return None
-        found = [(part.argmax(axis=1), part.max(axis=1)) for part in parts if part is not None]
-        labels, confidence = zip(*found, strict=True)
+        parts = (self._read(path)["assignments"] for path in self._paths)  # one at a time
+        labels, confidence = zip(*((p.argmax(axis=1), p.max(axis=1)) for p in parts), strict=True)
         return np.concatenate(labels), np.concatenate(confidence)
 
     def held(self, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
