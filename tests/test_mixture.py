@@ -8,7 +8,6 @@ from scipy import integrate, stats
 from scipy.special import logsumexp
 
 from vae_jax import mixture
-from vae_jax.errors import UserError
 from vae_jax.models import priors
 from vae_jax.models.posterior import Posterior
 
@@ -93,9 +92,11 @@ def test_latents_that_coincide_give_a_finite_mixture():
     assert all(np.isfinite(array).all() for array in found.values())
 
 
-def test_more_components_than_tracks_are_refused():
-    with pytest.raises(UserError, match="num_components is 3, more than the 2 tracks"):
-        mixture.fit(posterior(2), K, seed=0)
+def test_components_beyond_the_number_of_tracks_begin_in_the_middle():
+    q = posterior(2)
+    found = mixture.fit(q, K, seed=0)
+    np.testing.assert_allclose(found["mean"][2], q.mean.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(np.exp(found["logits"]), [2 / 5, 2 / 5, 1 / 5], rtol=1e-5)
 
 
 def test_assignments_are_probabilities():

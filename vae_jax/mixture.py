@@ -11,7 +11,6 @@ import jax
 import numpy as np
 
 from vae_jax import input_pipeline
-from vae_jax.errors import UserError
 from vae_jax.input_pipeline import Source
 from vae_jax.models.posterior import Posterior
 
@@ -51,23 +50,20 @@ def fit(posterior: Posterior, num_components: int, seed: int) -> dict[str, np.nd
     """Return the parameters of `priors.Mixture` around the k-means clusters of latents, [N, L].
 
     All components begin with the same variance, that within clusters and posteriors together:
-    ten tracks are too few to tell the variances of a component.
+    ten tracks are too few to tell the variances of a component. Components beyond the number of
+    tracks begin in the middle of all.
     """
     from sklearn.cluster import KMeans
 
     mean = np.asarray(posterior.mean, np.float64)
-    if len(mean) < num_components:
-        raise UserError(
-            f"config.model.num_components is {num_components}, more than the {len(mean)} tracks "
-            "to train on: ask for fewer components, or add tracks."
-        )
-    found = KMeans(num_components, n_init=10, random_state=seed).fit(mean)
+    found = KMeans(min(num_components, len(mean)), n_init=10, random_state=seed).fit(mean)
+    middle = np.tile(mean.mean(axis=0), (num_components - found.n_clusters, 1))
     offsets = mean - found.cluster_centers_[found.labels_]
     variance = np.square(offsets).mean(axis=0) + np.exp(posterior.log_variance).mean(axis=0)
     counts = 1.0 + np.bincount(found.labels_, minlength=num_components)
     values = {
         "logits": np.log(counts / counts.sum()),
-        "mean": found.cluster_centers_,
+        "mean": np.concatenate([found.cluster_centers_, middle]),
         "log_variance": np.tile(np.log(variance), (num_components, 1)),
     }
     return {name: array.astype(np.float32) for name, array in values.items()}
