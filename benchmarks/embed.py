@@ -88,7 +88,7 @@ def forward(folder: Path, batch_size: int) -> Callable[[], Any]:
     model, view = encoder.description.build()
     size = min(batch_size, max(1, embed.BATCH_BYTES // source.bytes_per_track), len(stored))
     tracks = jax.device_put(source.load(np.arange(size)))
-    variables = jax.device_put({"params": encoder.params})
+    variables = jax.device_put({"params": encoder.best_params})
     program = jax.jit(lambda v, t: model.apply(v, view.whole(t), method="encode"))
 
     def run() -> None:

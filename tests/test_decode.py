@@ -73,7 +73,7 @@ def encoder_of(tracks, feature, model, conditions=(), **settings):
     first = np.zeros(1, np.int32)
     seen = view.sample(source.load(first) | {"position": first}, jax.random.key(0))
     variables = network.init(jax.random.key(1), seen, jax.random.key(2))
-    return SimpleNamespace(description=description, params=variables["params"])
+    return SimpleNamespace(description=description, best_params=variables["params"])
 
 
 def latents_of(tracks):
