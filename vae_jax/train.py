@@ -88,7 +88,7 @@ def train(source: Source, description: Description, directory: Path) -> None:
     if step:
         logging.info("train: resuming at step %d in %s", step, directory)
     finished = step >= settings["num_steps"]
-    finished |= stalled(history.values(BEST_METRIC), settings["patience"])
+    finished |= stalled(history.losses, settings["patience"])
     stopping = False
     with (
         stop_signals() as stop_asked,
@@ -114,7 +114,7 @@ def train(source: Source, description: Description, directory: Path) -> None:
             if save or step % settings["eval_every"] == 0:
                 metrics = to_host("eval", program.evaluate(state.params))
                 history.log(step, metrics)
-                finished |= stalled(history.values(BEST_METRIC), settings["patience"])
+                finished |= stalled(history.losses, settings["patience"])
             if save or finished or stopping:
                 checkpoints.save(step, state, metadata, metrics)
     checkpoints.close()
