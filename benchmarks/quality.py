@@ -178,13 +178,7 @@ def _embed(
     path: str, outdir: Path, num_seeds: int, with_lyrics: bool
 ) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
     """Train every model with every seed; return the ids [N] and each method's points by seed."""
-    configs = {
-        **{"autoencoder": _autoencoder(), "VAE": mlp.get_config()},
-        **{"track VAE, untrained": _untrained(), "track VAE": _normal_prior()},
-        "track VAE + mixture": track.get_config(),
-    }
-    if with_lyrics:
-        configs["hybrid VAE"] = hybrid.get_config()
+    configs = models(with_lyrics)
     found: dict[str, tuple[np.ndarray, list[np.ndarray]]] = {}
     for name, config in configs.items():
         config.update(manifest=path, num_seeds=num_seeds, baselines=("raw", "pca"))
@@ -238,6 +232,16 @@ def _descriptions(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
         means.append((weight * inputs.x["description"][0]).sum(axis=0) / weight.sum())
     points = np.array(means)
     return records.ids, (points - points.mean(axis=0)) / points.std(axis=0)
+
+
+def models(with_lyrics: bool) -> dict[str, ConfigDict]:
+    """Return the models to train, by name."""
+    configs = {
+        **{"autoencoder": _autoencoder(), "VAE": mlp.get_config()},
+        **{"track VAE, untrained": _untrained(), "track VAE": _normal_prior()},
+        "track VAE + mixture": track.get_config(),
+    }
+    return configs | ({"hybrid VAE": hybrid.get_config()} if with_lyrics else {})
 
 
 def _autoencoder() -> ConfigDict:

@@ -10,6 +10,7 @@ from pathlib import Path
 import librosa
 import numpy as np
 import pytest
+import soxr
 
 from tests.audio_files import forge_flac_length, forged_wav, music, write, write_music
 from vae_jax.features import audio
@@ -108,6 +109,26 @@ def test_files_load_from_many_threads_at_once(tmp_path):
         thread.join()
     for result in results:
         np.testing.assert_array_equal(result, results[0])
+
+
+def test_a_short_file_costs_no_memory_for_a_long_window(tmp_path):
+    sound = (music(1.0)[:, 0] * 2**15).astype("<i2").tobytes()
+    (tmp_path / "short.wav").write_bytes(forged_wav(sound))
+    tracemalloc.start()
+    result = load(tmp_path / "short.wav", duration=36000.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.duration == 1
+    assert peak < 2**20
+
+
+def test_a_window_that_no_memory_holds_fails_that_track_alone(tmp_path, monkeypatch):
+    def exhausted(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(soxr, "resample", exhausted)
+    with pytest.raises(AudioError, match="a window of 30 s of it does not fit in memory"):
+        load(write_music(tmp_path / "a.wav"), sample_rate=8000)
 
 
 @pytest.mark.parametrize("excerpt", ["start", "center"])

@@ -47,6 +47,13 @@ def test_neighborhoods_larger_than_the_collection_are_clipped(method, n):
     assert np.isfinite(view.coordinates).all()
 
 
+@pytest.mark.parametrize("method", ["umap", "tsne", "pca"])
+def test_latents_of_one_dimension_are_drawn_in_two(method):
+    coordinates = project(blobs(30, size=8)[0][:, :1], method, seed=0).coordinates
+    assert coordinates.shape == (30, 2)
+    assert np.isfinite(coordinates).all()
+
+
 @pytest.mark.parametrize("method", ["umap", "tsne"])
 def test_duplicated_tracks_are_no_trouble(method):
     points = np.repeat(np.random.default_rng(0).normal(size=(5, 3)), 20, axis=0)

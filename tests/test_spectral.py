@@ -1,3 +1,4 @@
+import dataclasses
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -205,6 +206,20 @@ def test_the_longest_waveform_that_resampling_makes_fits():
     assert len(compute(np.ones(2206, np.float32))) == 5
     with pytest.raises(ValueError, match="broadcast"):
         compute(np.ones(3000, np.float32))
+
+
+def test_a_long_window_costs_short_tracks_nothing_and_changes_nothing(monkeypatch):
+    waveform = music(2.0)[:, 0]
+    whole = spectral.audio_feature(feature_config(name="logmelspec"))(waveform)
+    hours = spectral.audio_feature(feature_config(name="logmelspec", duration=36000.0))
+    lengths = []
+    compute = dataclasses.replace(
+        hours, compute=lambda padded, n: lengths.append(len(padded)) or hours.compute(padded, n)
+    )
+    np.testing.assert_array_equal(compute(waveform), whole)
+    monkeypatch.setattr(spectral, "MIN_PADDED", 2**12)
+    np.testing.assert_array_equal(compute(waveform), whole)
+    assert lengths == [2**20, 2**16]
 
 
 def test_threads_and_shards_share_one_compilation():

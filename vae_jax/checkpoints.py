@@ -8,6 +8,8 @@ restored; a step that fails is passed over for the one before.
 
 import contextlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,8 +35,11 @@ class Checkpoints:
 
     def __init__(self, directory: Path) -> None:
         import orbax.checkpoint as ocp
+        import tensorstore
         from orbax.checkpoint import checkpoint_managers as policies
 
+        # Orbax logs these with every checkpoint, and TensorStore never frees them: 50 KB each time.
+        tensorstore.experimental_collect_matching_metrics = _no_metrics
         self.directory = directory.absolute()
         self._ocp = ocp
         if distributed.is_first():
@@ -191,17 +196,28 @@ def restore_params(directory: Path, step: int) -> Any:
 
 @contextlib.contextmanager
 def _storage_errors(directory: Path) -> Iterator[None]:
-    """Say in a sentence that writing failed: Orbax raises errors of many kinds, pages long."""
+    """Say in a sentence that writing failed: Orbax raises errors of many kinds, pages long.
+
+    What it was writing is removed, which on a full disk makes room for other runs.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        reason = str(error).partition("\n")[0][:300]
+        for unfinished in directory.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        system = re.search(r"os_error_code='(\d+)'", str(error))
+        said = os.strerror(int(system[1])) if system else str(error)
+        reason = said.partition("\n")[0][:300]
         raise UserError(
             f"cannot write a checkpoint into {directory} ({reason}): run again when that is "
             "mended; training continues from the checkpoint before."
         ) from error
+
+
+def _no_metrics(*args: Any, **kwargs: Any) -> list[Any]:
+    return []
 
 
 def _best_metric(metrics: Mapping[str, float]) -> float:

@@ -16,6 +16,7 @@ from typing import Any
 from absl import logging
 
 from vae_jax import files
+from vae_jax.checkpoints import BEST_METRIC
 from vae_jax.errors import UserError
 
 FILE = "train_metrics.jsonl"
@@ -31,19 +32,31 @@ class History:
         Where the files are.
     step
         The step that training continues from; later lines are dropped.
+    begin
+        Validation losses up to this step are not remembered.
     is_writer
-        Whether this process writes; all processes of a job remember.
+        Whether this process writes; all processes of a job remember the losses.
+
+    Attributes
+    ----------
+    losses
+        The validation losses so far, oldest first. Nothing else is kept in memory, since a run
+        may log millions of lines.
     """
 
-    def __init__(self, directory: Path, step: int, is_writer: bool = True) -> None:
+    def __init__(self, directory: Path, step: int, begin: int = 0, is_writer: bool = True) -> None:
         from tensorboardX import SummaryWriter
 
-        self.lines = [line for line in read(directory / FILE) if line["step"] <= step]
+        lines = [line for line in read(directory / FILE) if line["step"] <= step]
+        self.losses: list[float] = []
+        self._begin = begin
+        for line in lines:
+            self._remember(line)
         self._check, self._is_writer = 0, is_writer
         if not is_writer:
             return
         with files.atomic_write(directory / FILE) as file:
-            file.writelines(self._encode(line) for line in self.lines)
+            file.writelines(self._encode(line) for line in lines)
         self._file = open(directory / FILE, "ab")  # noqa: SIM115 (open as long as training runs)
         self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=step + 1)
 
@@ -53,7 +66,7 @@ class History:
         # JSON has no NaN: a value that is not finite is written as null.
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         line = {"step": step} | finite
-        self.lines.append(line)
+        self._remember(line)
         if not self._is_writer:
             return
         try:
@@ -68,10 +81,9 @@ class History:
         self._check = _check(line, self._check)
         return json.dumps({**line, CHECK: self._check}).encode() + b"\n"
 
-    def values(self, name: str, after: int = 0) -> list[float]:
-        """Return all values of a metric after a step, oldest first."""
-        lines = (line for line in self.lines if line["step"] > after)
-        return [line[name] for line in lines if line.get(name) is not None]
+    def _remember(self, line: Mapping[str, Any]) -> None:
+        if line["step"] > self._begin and line.get(BEST_METRIC) is not None:
+            self.losses.append(line[BEST_METRIC])
 
     def close(self) -> None:
         """Flush and close both files."""

@@ -118,6 +118,7 @@ def run() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     threading.excepthook = _end_with_thread
+    sys.unraisablehook = _pass_over_late_writers
     # Ending at once leaves semaphores to Python's resource tracker, which warns as it removes them.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     try:
@@ -152,6 +153,12 @@ def _end_with_thread(failed: threading.ExceptHookArgs) -> None:
     if isinstance(failed.exc_value, OSError) and "--debug" not in sys.argv:
         _end(1, _sentence(failed.exc_value))
     threading.__excepthook__(failed)
+
+
+def _pass_over_late_writers(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Say nothing of TensorStore's other writes, which end after the one that failed was raised."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

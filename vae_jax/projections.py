@@ -141,6 +141,8 @@ def _tsne(points: np.ndarray, seed: int, perplexity: float) -> np.ndarray:
     from threadpoolctl import threadpool_limits
 
     perplexity = min(perplexity, (len(points) - 1) / 3)
+    if points.shape[1] == 1:  # it begins with two principal components
+        points = np.pad(points, [(0, 0), (0, 1)])
     with threadpool_limits(1):  # sums over threads would differ from run to run
         return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
 

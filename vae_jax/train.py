@@ -94,12 +94,11 @@ def train(source: Source, description: Description, directory: Path) -> None:
     metadata = description.to_dict()
     checkpoints = Checkpoints(directory)
     step, state = checkpoints.restore_latest(program.state) or (0, program.state)
-    history = History(directory, step, distributed.is_first())
+    history = History(directory, step, program.mixture_start, distributed.is_first())
     if step:
         logging.info("train: resuming at step %d in %s", step, directory)
-    begin_best = program.mixture_start  # what comes before has another prior
     finished = step >= settings["num_steps"]
-    finished |= stalled(history.values(BEST_METRIC, begin_best), settings["patience"])
+    finished |= stalled(history.losses, settings["patience"])
     stopping = False
     with (
         stop_signals() as stop_asked,
@@ -128,8 +127,8 @@ def train(source: Source, description: Description, directory: Path) -> None:
             if save or step % settings["eval_every"] == 0:
                 metrics = to_host("eval", program.evaluate(state.params))
                 history.log(step, metrics)
-                finished |= stalled(history.values(BEST_METRIC, begin_best), settings["patience"])
-                if step <= begin_best:
+                finished |= stalled(history.losses, settings["patience"])
+                if step <= program.mixture_start:  # another prior: it is never the best
                     metrics[BEST_METRIC] = math.inf
             if save or finished or stopping:
                 checkpoints.save(step, state, metadata, metrics)

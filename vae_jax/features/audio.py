@@ -102,10 +102,14 @@ def load(
     """
     path = Path(path)
     read = _read_foreign if _is_foreign(_head(path)) else _read_sndfile
-    mono, window = read(path, duration, excerpt)
-    _check(mono, window, min_duration)
+    try:
+        mono, window = read(path, duration, excerpt)
+        _check(mono, window, min_duration)
+        waveform = _resample(mono, window.rate, sample_rate)
+    except MemoryError as error:
+        raise AudioError(f"a window of {duration:g} s of it does not fit in memory") from error
     return Audio(
-        waveform=_resample(mono, window.rate, sample_rate),
+        waveform=waveform,
         sample_rate=sample_rate,
         offset=window.offset,
         duration=(window.total or len(mono)) / window.rate,
@@ -153,7 +157,7 @@ def _read_sndfile(path: Path, duration: float, excerpt: str) -> tuple[np.ndarray
         try:
             if window.start:
                 file.seek(window.start)
-            mono = _read_mono(file, window.count)
+            mono = _read_mono(file, min(window.count, file.frames - window.start))
         except soundfile.LibsndfileError as error:
             raise AudioError(f"truncated or damaged ({_reason(error)})") from error
     if total is not None:

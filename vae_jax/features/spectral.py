@@ -1,8 +1,8 @@
 """Log-mel spectrograms, MFCCs and their summaries in JAX, equal to librosa's, for `extract`.
 
-Waveforms are padded with zeros to one length, so that one compilation serves all tracks; how many
-samples are real travels beside them. B batch, N samples, T frames, F mel bands, C channels (bands
-or coefficients).
+Waveforms are padded with zeros to one length, or to a few where the window is long, so that few
+compilations serve all tracks; how many samples are real travels beside them. B batch, N samples, T
+frames, F mel bands, C channels (bands or coefficients).
 """
 
 import functools
@@ -18,6 +18,7 @@ from jax import lax
 
 FRAMES_PER_BLOCK = 64  # frames and spectra, about 1 MB at a time, stay in a core's cache
 BANDS_PER_MATMUL = 16  # neighbouring mel bands share FFT bins; far ones would multiply zeros
+MIN_PADDED = 2**20  # samples; windows up to this, 48 s at 22,050 Hz, share one padded length
 MIN_POWER = 1e-10
 TOP_DB = 80.0  # dynamic range below a track's maximum
 
@@ -141,9 +142,9 @@ class AudioFeature:
     shape, dtype
         Of what it returns; None is the number of frames, which differs by track.
     max_samples
-        Waveforms are padded to this length.
+        The longest waveform.
     compute
-        (waveform [max_samples], num_samples) -> array [T, ...] or [...], jitted.
+        (padded waveform [N], num_samples) -> array [T, ...] or [...], jitted.
     spec
         Says how many frames count.
     """
@@ -156,12 +157,17 @@ class AudioFeature:
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """Return the feature of a mono waveform [N <= max_samples]; safe to call from threads."""
-        padded = np.zeros(self.max_samples, np.float32)
+        padded = np.zeros(self._padded_length(len(waveform)), np.float32)
         padded[: len(waveform)] = waveform
         values = np.asarray(self.compute(padded, np.int32(len(waveform))))
         if self.shape[0] is None:
             values = values[: self.spec.num_frames(len(waveform))]
         return values.astype(self.dtype)
+
+    def _padded_length(self, num_samples: int) -> int:
+        """Round up to a power of two, or the longest: memory follows the track, not the window."""
+        power = 2 ** math.ceil(math.log2(max(num_samples, MIN_PADDED)))
+        return min(power, self.max_samples)
 
 
 def audio_feature(feature: Mapping[str, Any]) -> AudioFeature:
