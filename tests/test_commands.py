@@ -183,6 +183,7 @@ def test_conv2d_on_frames_of_mfcc(folder):
         "--config=configs/conv.py",
         "--config.feature.name=mfcc_frames",
         "--outdir=results/mfcc_frames",
+        baselines=(),
     )
     data = decoded(folder / "results" / "mfcc_frames")
     assert data.inputs.shape == (8, 16, 20)
@@ -197,6 +198,7 @@ def test_hybrid_of_audio_and_lyrics(folder, variant):
         f"--config=configs/hybrid.py{variant}",
         "--config.feature.lyrics_embed_dim=128",
         f"--outdir={outdir}",
+        baselines=(),
     )
     model = "mlp" if variant == ":fused" else "multimodal"
     assert {(row["model"], row["feature"]) for row in rows(folder / outdir)} == {(model, "hybrid")}
@@ -206,7 +208,7 @@ def test_hybrid_of_audio_and_lyrics(folder, variant):
 
 
 def test_lyrics_alone_and_new_lyrics_through_the_checkpoints_embedding(folder):
-    main(folder, "--config=configs/lyrics.py")
+    main(folder, "--config=configs/lyrics.py", baselines=())
     results = folder / "results" / "lyrics"
     assert {row["feature"] for row in rows(results)} == {"lyrics_tfidf"}
     assert rows(results)[0]["n_labelled"] == str(NUM_TRACKS)  # languages
