@@ -23,7 +23,6 @@ ENDLESS = (
 
 
 @stress_only
-@pytest.mark.xfail(LONG, strict=False, reason="grows by .5 MiB a minute; cause unknown")
 def test_training_grows_neither_in_memory_nor_in_descriptors(fresh):
     folder = fresh()
     assert run(folder, "--stage=features").code == 0
