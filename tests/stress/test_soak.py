@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 import psutil
-import pytest
 
 from tests.stress.jobs import LONG, Job, run, stress_only
 
