@@ -115,7 +115,7 @@ def test_the_outputs_equal_an_encoding_and_decoding_by_hand():
     encoder = encoder_of(tracks, "mfcc", "mlp")
     data = decode.decode(encoder, tracks, [], latents_of(tracks))
     model, _ = encoder.description.build()
-    variables = {"params": encoder.params}
+    variables = {"params": encoder.best_params}
     x = (data.inputs - data.center) / data.scale
     z = model.apply(variables, Inputs(x), method="encode").mean
     outputs = model.apply(variables, z, method="decode").mean
@@ -133,7 +133,7 @@ def test_traversals_move_the_latents_that_vary_most_around_the_mean_of_all_track
     z = np.tile(mean, (7, 1))
     z[:, 1] = expected
     model, _ = encoder.description.build()
-    decoded = model.apply({"params": encoder.params}, z, method="decode").mean
+    decoded = model.apply({"params": encoder.best_params}, z, method="decode").mean
     np.testing.assert_allclose(data.traversals[0], decoded * data.scale + data.center, rtol=1e-4)
 
 
