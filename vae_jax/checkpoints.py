@@ -154,9 +154,7 @@ def best_step(directory: Path) -> int:
         if problem:
             logging.warning("checkpoint %s/%d is passed over: %s", directory, step, problem)
             continue
-        path = directory / str(step) / "metrics" / "metrics"
-        metrics = files.read_json(path) if path.exists() else {}
-        candidates.append((metrics.get(BEST_METRIC, float("inf")), -step))
+        candidates.append((_metrics(directory, step).get(BEST_METRIC, float("inf")), -step))
     if not candidates:
         raise UserError(
             f"{directory} holds no sound checkpoint: name a folder that training wrote with "
@@ -167,8 +165,7 @@ def best_step(directory: Path) -> int:
 
 def best_model(directory: Path, step: int, num_models: int) -> int:
     """Return which of the models of a step, trained together, has the lowest validation loss."""
-    path = directory / str(step) / "metrics" / "metrics"
-    metrics = files.read_json(path) if path.exists() else {}
+    metrics = _metrics(directory, step)
     losses = [metrics.get(f"{BEST_METRIC}_{i}", float("inf")) for i in range(num_models)]
     return losses.index(min(losses))
 
@@ -214,6 +211,12 @@ def _storage_errors(directory: Path) -> Iterator[None]:
             f"cannot write a checkpoint into {directory} ({reason}): run again when that is "
             "mended; training continues from the checkpoint before."
         ) from error
+
+
+def _metrics(directory: Path, step: int) -> dict[str, float]:
+    """Return what a step was evaluated to; nothing for one that was saved in a hurry."""
+    path = directory / str(step) / "metrics" / "metrics"
+    return files.read_json(path) if path.exists() else {}
 
 
 def _no_metrics(*args: Any, **kwargs: Any) -> list[Any]:

@@ -106,7 +106,7 @@ def run(
                 "model": config.model.name,
                 "latent_dim": spaces[method].latents.dim,
             }
-            models = _models(this, method, spaces[method])
+            models = _models(this, spaces[method])
             searched = [_artist_search(space, artists, config.seed) for space in models]
             labels = []
             for i in range(repeats):
@@ -178,18 +178,21 @@ def _open_spaces(this: Run, methods: Sequence[str]) -> dict[str, Space]:
                 f"{latents.path} lists other tracks than {first.path}: run --stage=embed again."
             )
         latents.ids = first.ids  # one copy is enough
-        held = latents.held(this.config.cluster.silhouette_sample, this.config.seed)
-        spaces[name] = Space(latents, *held)
+        spaces[name] = _space(this, latents)
     return spaces
 
 
-def _models(this: Run, method: str, best: Space) -> list[Space]:
+def _space(this: Run, latents: Latents) -> Space:
+    held = latents.held(this.config.cluster.silhouette_sample, this.config.seed)
+    return Space(latents, *held)
+
+
+def _models(this: Run, best: Space) -> list[Space]:
     """Return the spaces of the models that were trained together; of one, its own."""
     if best.latents.num_models == 1:
         return [best]
-    opened = [Latents(best.latents.path, model) for model in range(best.latents.num_models)]
-    size, seed = this.config.cluster.silhouette_sample, this.config.seed
-    return [Space(latents, *latents.held(size, seed)) for latents in opened]
+    path, num_models = best.latents.path, best.latents.num_models
+    return [_space(this, Latents(path, model)) for model in range(num_models)]
 
 
 def _cluster(space: Space, options: ConfigDict, seed: int) -> Clustering:

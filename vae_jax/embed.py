@@ -45,9 +45,8 @@ class Encoder:
         metadata = checkpoints.read_metadata(directory, step)
         self.description = Description.from_dict(metadata)
         self.params = checkpoints.restore_params(directory, step)
-        self.best = checkpoints.best_model(
-            directory, step, self.description.config.get("num_seeds", 1)
-        )
+        num_models = len(jax.tree.leaves(self.params)[0])
+        self.best = checkpoints.best_model(directory, step, num_models)
 
     @property
     def best_params(self) -> Any:

@@ -196,7 +196,7 @@ class TrackView:
     def precompute(self, tracks: Mapping[str, Any]) -> Mapping[str, Any]:
         """Replace the frames of tracks by the descriptions of all segments that may be chosen.
 
-        They take less memory, [n, PHASES, S, D], and a training step two thirds less time.
+        They take less memory, [n, PHASES, S, D], and spare every step to cut and describe anew.
         """
         if self.needs_segments:
             return tracks
