@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from vae_jax import checkpoints, history, records, sharding, train
+from vae_jax import checkpoints, history, input_pipeline, records, sharding, train
 from vae_jax.config import get_config, to_dict
 from vae_jax.description import Description
 from vae_jax.errors import Preempted, UserError
@@ -223,6 +223,21 @@ def test_a_mixture_that_was_stopped_continues_bit_for_bit(tmp_path, monkeypatch,
             fit(mixture_settings(), tmp_path / "stopped")
     fit(mixture_settings(), tmp_path / "stopped")
     assert_equal(final_params(tmp_path / "undisturbed"), final_params(tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize(
+    ("num_seeds", "resident_gib", "most"), [(1, 1.0, 2), (3, 1.0, 2), (1, 0.0, 20)]
+)
+def test_resident_data_need_one_dispatch_per_line_of_the_log(num_seeds, resident_gib, most):
+    config = settings(resident_gib=resident_gib)
+    feed = input_pipeline.Feed(
+        Source(StubRecords()), make_mesh(), 16, int(resident_gib * 2**30), lambda tracks: tracks
+    )
+    shuffles = [input_pipeline.Shuffle(np.arange(NUM_TRACKS), 16, i) for i in range(num_seeds)]
+    counts = [n for _, n in feed.dispatches(shuffles, 0, 20, config["train"]["log_every"])]
+    assert sum(counts) == 20
+    assert len(counts) <= most
+    assert resident_gib == 0 or len(counts) == most
 
 
 def test_nothing_is_compiled_after_the_first_steps():

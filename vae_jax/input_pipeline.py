@@ -153,7 +153,7 @@ class Feed:
         self, shuffles: Sequence[Shuffle], begin: int, end: int, max_steps: int
     ) -> Iterator[tuple[dict[str, jax.Array], int]]:
         """Yield placed batches, [num_steps, S, B], always as many, and how many of them count."""
-        most = int(min(max_steps, max(1, self._max_batches // len(shuffles))))
+        most = int(min(max_steps, max(1, self._max_batches / len(shuffles))))
         for first in range(begin, end, most):
             count = min(most, end - first)
             shape = (most, len(shuffles), self._batch_size)
