@@ -20,6 +20,7 @@ from vae_jax.errors import UserError
 from vae_jax.input_pipeline import Source
 from vae_jax.models.posterior import Posterior
 from vae_jax.records import Records
+from vae_jax.seeds import over_seeds
 from vae_jax.views import Tracks
 
 BATCH_BYTES = 2**25  # of stored features in one batch, at most
@@ -37,6 +38,8 @@ class Encoder:
     ----------
     params
         Of all S models that were trained together, [S, ...].
+    num_models
+        S.
     best
         Which of them has the lowest validation loss.
     """
@@ -45,8 +48,8 @@ class Encoder:
         metadata = checkpoints.read_metadata(directory, step)
         self.description = Description.from_dict(metadata)
         self.params = checkpoints.restore_params(directory, step)
-        num_models = len(jax.tree.leaves(self.params)[0])
-        self.best = checkpoints.best_model(directory, step, num_models)
+        self.num_models = len(jax.tree.leaves(self.params)[0])
+        self.best = checkpoints.best_model(directory, step, self.num_models)
 
     @property
     def best_params(self) -> Any:
@@ -92,7 +95,8 @@ class Encoder:
         def encode(params: Any, tracks: Tracks) -> Posterior:
             inputs = view.whole(tracks)
             one = partial(model.apply, method="encode")
-            return cast(Posterior, jax.vmap(one, (0, None), 1)({"params": params}, inputs))
+            over_models = over_seeds(one, (0, None), self.num_models, out_axis=1)
+            return cast(Posterior, over_models({"params": params}, inputs))
 
         program = jax.jit(encode, out_shardings=sharding.rows(mesh))  # nothing is exchanged
         params = sharding.place_whole(mesh, self.params)

@@ -13,6 +13,7 @@ import numpy as np
 from vae_jax import input_pipeline
 from vae_jax.input_pipeline import Source
 from vae_jax.models.posterior import Posterior
+from vae_jax.seeds import over_seeds
 
 MAX_TRACKS = 10_000  # that the mixture is fitted to
 BATCH_SIZE = 256  # tracks encoded at a time
@@ -32,7 +33,7 @@ def initialise(
     """
     spread = np.linspace(0, len(positions) - 1, min(len(positions), MAX_TRACKS)).astype(int)
     batches = input_pipeline.in_batches(positions[spread], min(BATCH_SIZE, len(spread)))
-    program, parts = jax.jit(jax.vmap(encode, in_axes=(0, None))), []
+    program, parts = jax.jit(over_seeds(encode, (0, None), len(seeds))), []
     for batch in batches:
         posterior = jax.device_get(program(params, source.load(np.maximum(batch, 0))))
         real = batch != input_pipeline.PADDING

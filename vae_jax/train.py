@@ -36,6 +36,7 @@ from vae_jax.history import History, stalled
 from vae_jax.input_pipeline import Source
 from vae_jax.models.posterior import Posterior
 from vae_jax.models.vae import Elbo, loss, weighted_mean
+from vae_jax.seeds import over_seeds
 from vae_jax.views import Tracks, TrackView, View
 
 OBJECTIVE_KEYS = ("beta", "beta_warmup_steps", "free_bits")
@@ -161,16 +162,16 @@ def prepare(source: Source, description: Description) -> Program:
     shuffles = [input_pipeline.Shuffle(training, settings["batch_size"], seed) for seed in seeds]
     init_keys, train_keys = jax.jit(partial(make_keys, seeds), out_shardings=whole)()
     state = jax.jit(
-        jax.vmap(partial(init_state, objective, optimizer), in_axes=(0, None)),
+        over_seeds(partial(init_state, objective, optimizer), (0, None), len(seeds)),
         out_shardings=whole,
     )(init_keys, source.load(training[:1]) | {"position": training[:1]})
     step_fn = jax.jit(
-        jax.vmap(partial(run_steps, objective, optimizer), in_axes=(0, 0, None, 1, None)),
+        over_seeds(partial(run_steps, objective, optimizer), (0, 0, None, 1, None), len(seeds)),
         donate_argnums=0,
         out_shardings=whole,
     )
     evaluate = jax.jit(
-        jax.vmap(partial(run_evaluation, objective), in_axes=(None, None, 0)),
+        over_seeds(partial(run_evaluation, objective), (None, None, 0), len(seeds)),
         out_shardings=whole,
     )
     held_out = feed.validation(validation)
