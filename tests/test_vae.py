@@ -154,21 +154,55 @@ def test_the_condition_reaches_encoder_and_decoder():
     assert not np.allclose(decoded[0], decoded[1])
 
 
-def test_space_to_depth_keeps_patches_together_and_is_inverted():
-    x = jnp.arange(2 * 4 * 6 * 3.0).reshape(2, 4, 6, 3)
-    patches = conv2d.space_to_depth(x)
-    np.testing.assert_array_equal(patches[1, 1, 2], x[1, 2:4, 4:6].reshape(-1))
-    np.testing.assert_array_equal(conv2d.depth_to_space(patches), x)
+def test_channels_become_two_by_two_patches():
+    x = jnp.arange(2 * 2 * 3 * 12.0).reshape(2, 2, 3, 12)
+    pixels = conv2d.depth_to_space(x)
+    assert pixels.shape == (2, 4, 6, 3)
+    np.testing.assert_array_equal(pixels[1, 2:4, 4:6].reshape(-1), x[1, 1, 2])
 
 
-def test_two_by_two_patches_equal_a_strided_convolution():
-    x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
-    kernel = jax.random.normal(jax.random.key(1), (2, 2, 3, 5))
-    expected = jax.lax.conv_general_dilated(
-        x, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    found = conv2d.space_to_depth(x) @ kernel.reshape(12, 5)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_a_quadtree_keeps_patches_together_at_all_levels_and_is_inverted(levels):
+    x = jnp.arange(2 * 8 * 16 * 3.0).reshape(2, 8, 16, 3)
+    order = conv2d.to_quadtree(x, levels)
+    for level in range(1, levels + 1):
+        patches = order.reshape(2, -1, 4**level, 3)
+        for patch in patches[1, :: 4 ** (3 - level)]:
+            assert np.ptp(patch // 48 % 8, axis=0).max() == 2**level - 1  # rows
+            assert np.ptp(patch // 3 % 16, axis=0).max() == 2**level - 1  # columns
+    np.testing.assert_array_equal(conv2d.from_quadtree(order, levels, (8, 16)), x)
+
+
+def test_two_levels_of_patches_equal_strided_convolutions():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 12, 3))
+    kernels = [
+        jax.random.normal(jax.random.key(i), shape)
+        for i, shape in ((1, (2, 2, 3, 5)), (2, (2, 2, 5, 4)))
+    ]
+    expected, found = x, conv2d.to_quadtree(x, 2)
+    for kernel in kernels:
+        expected = jax.lax.conv_general_dilated(
+            expected, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        found = found.reshape(2, -1, 4 * kernel.shape[2]) @ kernel.reshape(-1, kernel.shape[3])
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "stride"), [((8, 6), 2), ((7, 5), 2), ((7, 5), 1)])
+def test_convolution_by_patches_equals_that_of_xla(size, stride):
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 5))
+    layout = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+
+    def of(convolve):
+        return lambda x, kernel: convolve(x, kernel, (stride, stride), "SAME", **layout)
+
+    plain, patches = of(jax.lax.conv_general_dilated), of(conv2d.convolve)
+    expected, backward = jax.vjp(plain, x, kernel)
+    found, own_backward = jax.vjp(patches, x, kernel)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    for gradient, reference in zip(own_backward(expected), backward(expected), strict=True):
+        np.testing.assert_allclose(gradient, reference, rtol=1e-4, atol=1e-3)
 
 
 def multimodal_inputs(has_audio, has_lyrics):
