@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FieldReference, placeholder
 
+from vae_jax import urls
 from vae_jax.errors import UserError
 
 FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid")
@@ -281,7 +282,10 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     ),
     "seed": ((lambda value: 0 <= value < 2**31), "from 0 to 2**31 - 1"),
     "num_seeds": _at_least(1, 1024),
-    "data_dir": _FOLDER,
+    "data_dir": (
+        lambda value: "://" not in value or isinstance(urls.location(value), str),
+        "a folder, or a URL of an object store (gs://, s3://, az://)",
+    ),
     "checkpoint_dir": _FOLDER,
     "baselines": _all_of(BASELINES),
     "feature.name": _one_of(FEATURES),

@@ -15,13 +15,14 @@ import functools
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import google_crc32c
 import numpy as np
+from absl import logging
 
 from vae_jax import files
 from vae_jax.errors import UserError
@@ -32,6 +33,7 @@ INDEX = "index.npz"
 STATISTICS = "statistics.json"
 LYRICS = "lyrics.json"
 METADATA = ("dataset_info.json", "features.json")  # that TFDS reads
+SUMMARIES = (INDEX, LYRICS, *METADATA)  # what `statistics.json` vouches for
 TEXT_COLUMNS = ("label", "language", "genre")
 HEADER_BYTES, FOOTER_BYTES = 12, 4
 MAX_OPEN = 16_384  # shards mapped at a time; Linux allows a process 65,530 mappings by default
@@ -166,6 +168,33 @@ def marker_path(directory: Path, shard: int) -> Path:
     return directory / f"shard-{shard:05d}.json"
 
 
+def file_state(path: Path) -> list[int]:
+    """Return what changes when a file is written: its size and its time of modification (ns)."""
+    state = path.stat()
+    return [state.st_size, state.st_mtime_ns]
+
+
+def intact_marker(directory: Path, shard: int) -> dict[str, Any] | None:
+    """Return what a shard was made from, if it is finished and as it was left."""
+    path = shard_path(directory, shard)
+    try:
+        marker = files.read_sealed_json(marker_path(directory, shard))
+        # An untouched file is trusted; a touched or copied one has to prove itself.
+        if marker["file"] == file_state(path) or marker["sha256"] == files.sha256(path):
+            return marker
+        logging.warning("%s is damaged: its tracks are extracted again", path)
+    except FileNotFoundError:
+        pass
+    except (OSError, UserError) as error:
+        logging.warning("%s", error)
+    return None
+
+
+def fingerprint(markers: Iterable[Mapping[str, Any]]) -> str:
+    """Return the fingerprint of all shards together, in order."""
+    return files.fingerprint([marker["fingerprint"] for marker in markers])
+
+
 def masked_crc(data: bytes | memoryview) -> int:
     """Return TensorFlow's masked CRC32C, which stays sound when it is itself checksummed."""
     crc = google_crc32c.value(bytes(data))
@@ -284,7 +313,7 @@ def shard_files(directory: Path, from_shard: int) -> list[Path]:
 
 def write_summary(directory: Path, summary: Mapping[str, Any]) -> None:
     """Write `statistics.json`, the last file of a records directory, which vouches for the rest."""
-    paths = [directory / name for name in (INDEX, LYRICS, *METADATA)]
+    paths = [directory / name for name in SUMMARIES]
     sha256 = {path.name: files.sha256(path) for path in paths if path.exists()}
     files.write_sealed_json(directory / STATISTICS, {**summary, "sha256": sha256})
 

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vae_jax import compare, metrics_file
+from vae_jax.urls import Location
 
 SHARD = re.compile(r"-\d+-of-\d+\.npz$")
 
 
-def report(outdir: Path, folders: Sequence[Path]) -> str:
+def report(outdir: Path, folders: Sequence[Location]) -> str:
     """Return the table of the outdir's latest clustering, and a list of all that there is.
 
     Parameters

@@ -58,15 +58,26 @@ class Run:
         return checkpoints.read_metadata(self.checkpoint, step)["lyrics"]
 
     @cached_property
-    def records_dir(self) -> Path:
-        """The features' folder: one per manifest file, feature settings and given lyrics."""
+    def _records_name(self) -> str:
+        """One per manifest file, feature settings and given lyrics."""
         path, feature = urls.absolute(self.config.manifest), self.config.feature
         made_from = [path, config_lib.feature_settings(feature.to_dict())]
         if self.lyrics:
             made_from.append(self.lyrics)
         digest = files.fingerprint(*made_from)
-        name = f"{PurePosixPath(path).parent.name}-{feature.name}-{digest[:8]}"
-        return Path(self.config.data_dir) / "records" / name
+        return f"{PurePosixPath(path).parent.name}-{feature.name}-{digest[:8]}"
+
+    @property
+    def records_dir(self) -> Path:
+        """The features' folder."""
+        root = Path("data") if self.records_store else Path(self.config.data_dir)
+        return root / "records" / self._records_name
+
+    @property
+    def records_store(self) -> str | None:
+        """The URL that the features are kept at, if they are; `records_dir` is a copy then."""
+        root = urls.location(self.config.data_dir)
+        return None if isinstance(root, Path) else f"{root}/records/{self._records_name}"
 
     def checkpoint_dir(self, model: str = "vae") -> Path:
         """Return a model's folder of checkpoints: one per features, model and settings."""
@@ -119,6 +130,11 @@ class Run:
     @cached_property
     def records(self) -> records.Records:
         """The features, extracted before."""
+        if self.records_store:
+            from vae_jax import record_store
+
+            with files.lock(self.records_dir):
+                record_store.fetch(self.records_store, self.records_dir)
         return records.Records(self.records_dir)
 
     @property
@@ -126,12 +142,12 @@ class Run:
         """The names of what is clustered: the VAE and the baselines."""
         return ["vae", *self.baselines]
 
-    def folders(self) -> list[Path]:
+    def folders(self) -> list[urls.Location]:
         """Return the folders beside the outdir that there are by now."""
         if not (self.records_dir / records.INDEX).exists():
             return []
-        folders = [self.records_dir, *(self.checkpoint_dir(name) for name in self.trained)]
-        return [path for path in folders if path.exists()]
+        models = [self.checkpoint_dir(name) for name in self.trained]
+        return [self.records_store or self.records_dir, *(one for one in models if one.exists())]
 
     @property
     def is_sharded(self) -> bool:

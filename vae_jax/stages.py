@@ -77,6 +77,7 @@ def features(this: Run) -> bool:
             this.records_dir,
             lyrics=this.lyrics,
             beam_options=this.beam_options,
+            store=this.records_store,
         )
     extract.write_failures(this.outdir / FAILED, failures)
     kept = sum(failure.kept for failure in failures)

@@ -99,24 +99,31 @@ def write(target: Location, content: bytes) -> None:
         filesystem.pipe_file(path, content)
 
 
+def copy(source: Location, path: Path) -> None:
+    """Copy a file, or an object at a URL, to a path."""
+    with local(source) as here, open(here, "rb") as content, files.atomic_write(path) as file:
+        shutil.copyfileobj(content, file)
+
+
 def names(folder: str) -> set[str]:
     """Return the names of what the folder at a URL holds; none where there is no such."""
     try:
         with _failing(folder):
             filesystem, path = _open(folder)
+            filesystem.invalidate_cache(path)  # others write there too
             return {PurePosixPath(name).name for name in filesystem.ls(path, detail=False)}
     except FileNotFoundError:
         return set()
 
 
-def remove(folder: Location) -> None:
-    """Remove a folder with all that it holds, if it is there."""
-    if isinstance(folder, Path):
-        shutil.rmtree(folder, ignore_errors=True)
-    elif names(folder):
-        with _failing(folder):
-            filesystem, path = _open(folder)
-            filesystem.rm(path, recursive=True)
+def remove(item: Location) -> None:
+    """Remove a folder with all that it holds, or an object at a URL, if it is there."""
+    if isinstance(item, Path):
+        shutil.rmtree(item, ignore_errors=True)
+        return
+    with contextlib.suppress(FileNotFoundError), _failing(item):
+        filesystem, path = _open(item)
+        filesystem.rm(path, recursive=True)
 
 
 def _state(item: Location | None) -> list[Any] | None:

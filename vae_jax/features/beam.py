@@ -1,12 +1,12 @@
 """Writes shards as an Apache Beam pipeline, for `features.extract` (extra `beam`).
 
-The elements are shards: workers run the very same `write_shard` as the local pool. Each gets its
-job from the exchange folder, which launcher and workers share:
+The elements are shards: workers run the very same `write_shard` as the local pool. Launcher and
+workers share a folder, from which each worker gets its job:
 
-- with `--temp_location=URL` among the options (gs://, s3://, az://), a folder there: workers put
-  finished shards into it and the launcher brings them home, so that nothing else is shared but
-  the audio, at URLs too. What was finished there when the launcher died is not written again.
-- else one inside the records directory, which all workers see at the launcher's path, as the audio.
+- where `config.data_dir` is a URL, the records' own, into which workers put finished shards;
+- with `--temp_location=URL` among the options (gs://, s3://, az://), one there, from which the
+  launcher brings them home. What was finished there when the launcher died is not written again;
+- else the records directory, which all workers see at the launcher's path, as the audio.
 
 `--beam_options` are the pipeline's own. Without `--runner` it runs on this machine, in
 `config.feature.num_workers` processes. Workers elsewhere run the image of launch/Dockerfile, built
@@ -25,7 +25,7 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,11 +34,11 @@ from absl import logging
 from apache_beam.metrics.metric import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from vae_jax import files, records, urls
+from vae_jax import record_store, records, urls
 from vae_jax.errors import UserError
 from vae_jax.features.extractors import Extracted
 from vae_jax.features.pool import WORKER_ENVIRONMENT
-from vae_jax.features.shards import ShardJob, accept, is_done, write_shard
+from vae_jax.features.shards import ShardJob, is_done, write_shard
 from vae_jax.urls import Location
 
 JOBS = ".jobs"
@@ -62,7 +62,7 @@ class WriteShard(beam.DoFn):
         self.failures = Metrics.counter(NAMESPACE, "failures")
 
     def setup(self) -> None:
-        """Make the folder for what goes through a URL; one per worker keeps lyrics loaded."""
+        """Make the folder for what goes to a URL; one per worker keeps lyrics loaded."""
         self.scratch = Path(tempfile.mkdtemp(prefix="vae_jax-"))
 
     def teardown(self) -> None:
@@ -73,6 +73,11 @@ class WriteShard(beam.DoFn):
         """Write one shard."""
         with urls.local(urls.join(self.folder, name)) as path:
             job = ShardJob.from_json(path.read_bytes())
+        if job.store:
+            job = replace(job, directory=self.scratch)
+            if job.lyrics:
+                lyrics = urls.join(self.folder, records.LYRICS)
+                urls.copy(lyrics, self.scratch / records.LYRICS)
         seconds = 0.0
 
         def count(result: Extracted | str) -> None:
@@ -84,25 +89,10 @@ class WriteShard(beam.DoFn):
                 seconds += result.duration
                 self.failures.inc(len(result.faults))
 
-        if isinstance(self.folder, str):
-            self._write_through(self.folder, job, count)
-        else:
-            write_shard(job, count)
+        write_shard(job, count)
         self.seconds.inc(round(seconds))
-
-    def _write_through(
-        self, folder: str, job: ShardJob, count: Callable[[Extracted | str], None]
-    ) -> None:
-        """Write a shard here, and put it into a folder at a URL; its marker last."""
-        if job.lyrics:
-            _copy(urls.join(folder, records.LYRICS), self.scratch / records.LYRICS)
-        write_shard(replace(job, directory=self.scratch), count)
-        for path in (
-            records.shard_path(self.scratch, job.shard),
-            records.marker_path(self.scratch, job.shard),
-        ):
-            urls.write(f"{folder}/{path.name}", path.read_bytes())
-            path.unlink()
+        if job.store:
+            records.shard_path(self.scratch, job.shard).unlink()
 
 
 def run(jobs: Sequence[ShardJob], processes: int, options: str) -> None:
@@ -123,20 +113,25 @@ def run(jobs: Sequence[ShardJob], processes: int, options: str) -> None:
         If the options are not well-formed, the pipeline fails, or a shard does not arrive.
     """
     parsed = _parse(options, processes)
-    directory = jobs[0].directory
-    folder = _exchange_folder(directory, parsed)
-    jobs = _fetch(jobs, folder)
-    if jobs:
-        _send(jobs, folder)
-        _run_pipeline([_name(job) for job in jobs], folder, parsed)
-        missing = [job for job in _fetch(jobs, folder) if not is_done(job)]
+    directory, store = jobs[0].directory, jobs[0].store
+    passing = None if store else _passing_store(directory, parsed)
+    if passing:
+        jobs = [replace(job, store=passing) for job in jobs]
+    left = _fetch(jobs)
+    if left:
+        folder = urls.join(jobs[0].store or directory, JOBS)
+        _send(left, folder)
+        _run_pipeline([_name(job) for job in left], folder, parsed)
+        missing = _fetch(left)
         if missing:
             raise UserError(
                 f"the Beam pipeline ended, but shard {missing[0].shard} is not in {directory}: "
                 "workers on other machines need --temp_location=URL in --beam_options, or the "
                 "same folders at the same absolute paths."
             )
-    urls.remove(folder)
+        urls.remove(folder)
+    if passing:
+        urls.remove(passing)
 
 
 def _parse(options: str, processes: int) -> PipelineOptions:
@@ -149,9 +144,10 @@ def _parse(options: str, processes: int) -> PipelineOptions:
     return parsed
 
 
-def _exchange_folder(directory: Path, options: PipelineOptions) -> Location:
+def _passing_store(directory: Path, options: PipelineOptions) -> str | None:
+    """Return the URL through which shards of a local directory come home, if one is given."""
     location = urls.location(options.view_as(GoogleCloudOptions).temp_location or "")
-    return f"{location}/vae_jax-{directory.name}" if isinstance(location, str) else directory / JOBS
+    return f"{location}/vae_jax-{directory.name}" if isinstance(location, str) else None
 
 
 def _name(job: ShardJob) -> str:
@@ -159,32 +155,20 @@ def _name(job: ShardJob) -> str:
 
 
 def _send(jobs: Sequence[ShardJob], folder: Location) -> None:
-    """Put what workers need into the exchange folder; a graph with it inside could grow huge."""
+    """Put what workers need where they find it; a graph with it inside could grow huge."""
     for job in jobs:
         urls.write(urls.join(folder, _name(job)), job.to_json())
-    if isinstance(folder, str) and jobs[0].lyrics:
+    if jobs[0].store and jobs[0].lyrics:
         lyrics = (jobs[0].directory / records.LYRICS).read_bytes()
-        urls.write(f"{folder}/{records.LYRICS}", lyrics)
+        urls.write(urls.join(folder, records.LYRICS), lyrics)
 
 
-def _fetch(jobs: Sequence[ShardJob], folder: Location) -> list[ShardJob]:
-    """Bring finished shards home from a URL; return the jobs of those that are not there."""
-    there = urls.names(folder) if isinstance(folder, str) else set()
-    left = []
-    for job in jobs:
-        shard = records.shard_path(job.directory, job.shard)
-        marker = records.marker_path(job.directory, job.shard)
-        if marker.name in there:
-            for path in (shard, marker):
-                _copy(urls.join(folder, path.name), path)
-        if marker.name not in there or not accept(job):
-            left.append(job)
-    return left
-
-
-def _copy(source: Location, path: Path) -> None:
-    with urls.local(source) as copy, open(copy, "rb") as content, files.atomic_write(path) as file:
-        shutil.copyfileobj(content, file)
+def _fetch(jobs: Sequence[ShardJob]) -> list[ShardJob]:
+    """Bring finished shards home from a URL; return the jobs that are not finished."""
+    if jobs[0].store:
+        only = {job.shard for job in jobs}
+        record_store.fetch_shards(jobs[0].store, jobs[0].directory, only)
+    return [job for job in jobs if not is_done(job)]
 
 
 def _run_pipeline(names: Sequence[str], folder: Location, options: PipelineOptions) -> None:

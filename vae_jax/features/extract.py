@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from vae_jax import files, records, urls
+from vae_jax import files, record_store, records, urls
 from vae_jax.errors import UserError
 from vae_jax.features import extractors, pool
 from vae_jax.features.shards import Failure, ShardJob, is_done
 from vae_jax.manifest import Manifest
 from vae_jax.records import Statistics
+from vae_jax.urls import Location
 
 
 def extract(
@@ -29,6 +30,7 @@ def extract(
     *,
     lyrics: Mapping[str, Any] | None = None,
     beam_options: str = "",
+    store: str | None = None,
 ) -> tuple[bool, list[Failure]]:
     """Bring a records directory up to date with a manifest.
 
@@ -44,6 +46,8 @@ def extract(
         embedding is learned from the manifest if the feature needs it.
     beam_options
         Command-line options of the Beam pipeline, where `feature` has runner="beam".
+    store
+        The URL of the folder that the records are kept in, of which `directory` is a copy.
 
     Raises
     ------
@@ -53,11 +57,15 @@ def extract(
     if beam_options and feature["runner"] != "beam":
         raise UserError("--beam_options needs --config.feature.runner=beam.")
     embedding = extractors.prepare(manifest, feature, directory, lyrics)
-    jobs, processes = _plan(manifest, feature, directory, embedding)
+    jobs, processes = _plan(manifest, feature, directory, embedding, store)
+    if store:
+        record_store.synchronise(store, directory)
     todo = [job for job in jobs if not is_done(job)]
-    _announce(jobs, todo, directory)
+    _announce(jobs, todo, store or directory)
     if todo:
         (directory / records.INDEX).unlink(missing_ok=True)  # not whole until finished again
+        if store:
+            record_store.reopen(store)
         if feature["runner"] == "beam":
             _beam().run(todo, processes, beam_options)
         else:
@@ -70,6 +78,8 @@ def extract(
             f"{failures[0].id!r}, failed because {failures[0].reason}."
         )
     _finish(directory, markers)
+    if store:
+        record_store.finish(store, directory)
     return bool(todo), failures
 
 
@@ -80,7 +90,11 @@ def write_failures(path: Path, failures: Sequence[Failure]) -> None:
 
 
 def _plan(
-    manifest: Manifest, feature: Mapping[str, Any], directory: Path, lyrics: str | None
+    manifest: Manifest,
+    feature: Mapping[str, Any],
+    directory: Path,
+    lyrics: str | None,
+    store: str | None,
 ) -> tuple[list[ShardJob], int]:
     """Return a job per shard, and the number of processes to share them."""
     size = feature["shard_size"]
@@ -88,8 +102,9 @@ def _plan(
     workers = feature["num_workers"] or len(os.sched_getaffinity(0))
     processes = min(workers, len(chunks))
     num_threads = -(-workers // processes)
+    root = urls.parent(manifest.path)
     jobs = [
-        ShardJob(directory, urls.parent(manifest.path), k, tracks, feature, lyrics, num_threads)
+        ShardJob(directory, root, k, tracks, feature, lyrics, num_threads, store)
         for k, tracks in enumerate(chunks)
     ]
     return jobs, processes
@@ -106,17 +121,17 @@ def _beam() -> ModuleType:
     return beam
 
 
-def _announce(jobs: Sequence[ShardJob], todo: Sequence[ShardJob], directory: Path) -> None:
+def _announce(jobs: Sequence[ShardJob], todo: Sequence[ShardJob], into: Location) -> None:
     if not todo:
         return
     kept, tracks = len(jobs) - len(todo), sum(len(job.tracks) for job in todo)
     state = f"{kept} of {len(jobs)} shards are up to date, " if kept else ""
-    logging.info("features: %sextracting %d tracks into %s", state, tracks, directory)
+    logging.info("features: %sextracting %d tracks into %s", state, tracks, into)
 
 
 def _finish(directory: Path, markers: Sequence[Mapping[str, Any]]) -> None:
     """Write the index, the statistics and the TFDS metadata; remove shards of dropped rows."""
-    fingerprint = files.fingerprint([marker["fingerprint"] for marker in markers])
+    fingerprint = records.fingerprint(markers)
     try:
         if records.read_summary(directory)["fingerprint"] == fingerprint:
             return

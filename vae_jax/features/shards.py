@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from absl import logging
 
-from vae_jax import files, records, urls
+from vae_jax import files, record_store, records, urls
 from vae_jax.config import feature_settings
-from vae_jax.errors import UserError
 from vae_jax.features import extractors
 from vae_jax.features.extractors import Extracted
 from vae_jax.manifest import Track
@@ -64,6 +62,8 @@ class ShardJob:
         The hash of the lyrics' embedding in `directory`, or None.
     num_threads
         Tracks decoded at a time; has no effect on what is written.
+    store
+        The URL of a folder that finished shards are put into as well.
     """
 
     directory: Path
@@ -73,6 +73,7 @@ class ShardJob:
     feature: Mapping[str, Any]
     lyrics: str | None
     num_threads: int
+    store: str | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -149,30 +150,8 @@ def write_shard(
 
 def is_done(job: ShardJob) -> bool:
     """Say whether a shard is finished, intact, and made from what the job describes."""
-    path = records.shard_path(job.directory, job.shard)
-    try:
-        marker = files.read_sealed_json(records.marker_path(job.directory, job.shard))
-        if marker["fingerprint"] != job.fingerprint:
-            return False
-        # An untouched file is trusted; a touched or copied one has to prove itself.
-        if marker["file"] == _file_state(path) or marker["sha256"] == files.sha256(path):
-            return True
-        logging.warning("%s is damaged: its tracks are extracted again", path)
-    except FileNotFoundError:
-        pass
-    except (OSError, UserError) as error:
-        logging.warning("%s", error)
-    return False
-
-
-def accept(job: ShardJob) -> bool:
-    """Say whether a shard that was copied here is finished; if so, trust the file from now on."""
-    if not is_done(job):
-        return False
-    path = records.marker_path(job.directory, job.shard)
-    state = _file_state(records.shard_path(job.directory, job.shard))
-    files.write_sealed_json(path, {**files.read_sealed_json(path), "file": state})
-    return True
+    marker = records.intact_marker(job.directory, job.shard)
+    return marker is not None and marker["fingerprint"] == job.fingerprint
 
 
 def _save(job: ShardJob, content: memoryview, holds: Mapping[str, Any]) -> None:
@@ -182,10 +161,12 @@ def _save(job: ShardJob, content: memoryview, holds: Mapping[str, Any]) -> None:
         file.write(content)
     made_from = {
         "fingerprint": job.fingerprint,
-        "file": _file_state(path),
+        "file": records.file_state(path),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     files.write_sealed_json(records.marker_path(job.directory, job.shard), {**made_from, **holds})
+    if job.store:
+        record_store.put_shard(job.store, job.directory, job.shard)
 
 
 def _track_fingerprint(track: Track, state: list[Any] | None, root: Location) -> list[Any]:
@@ -201,8 +182,3 @@ def _track_fingerprint(track: Track, state: list[Any] | None, root: Location) ->
 def _count_frames(specs: Mapping[str, ArraySpec], arrays: Mapping[str, np.ndarray]) -> int:
     lengths = [len(arrays[name]) for name, spec in specs.items() if spec.shape[:1] == (None,)]
     return max(lengths, default=0)
-
-
-def _file_state(path: Path) -> list[int]:
-    state = path.stat()
-    return [state.st_size, state.st_mtime_ns]
