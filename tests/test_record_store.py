@@ -166,15 +166,36 @@ def test_records_that_are_not_finished_are_not_read(collection, tmp_path, store,
         record_store.fetch(store, tmp_path)
 
 
+@pytest.fixture
+def s3(monkeypatch):
+    """Return the URL of an empty bucket on a server that speaks S3, on this machine."""
+    moto = pytest.importorskip("moto.server", reason="moto is not installed")
+    boto3 = pytest.importorskip("boto3")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    boto3.client("s3").create_bucket(Bucket="music")
+    yield "s3://music"
+    server.stop()
+
+
 @pytest.mark.slow
-def test_one_machine_extracts_and_another_trains(collection, tmp_path):
-    store = f"file://{tmp_path}/bucket"
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_one_machine_extracts_and_another_trains(collection, tmp_path, kind, request):
+    bucket = request.getfixturevalue("s3") if kind == "s3" else f"file://{tmp_path}/bucket"
+    filesystem, path = fsspec.core.url_to_fs(bucket)
+    filesystem.put(f"{collection.parent}/", f"{path}/raw/", recursive=True)
 
     def main(machine: str, *arguments: str) -> subprocess.CompletedProcess:
         folder = tmp_path / machine
         folder.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "vae_jax.main", f"--config={CONFIG}"]
-        command += [f"--config.manifest={collection}", f"--config.data_dir={store}"]
+        command += [f"--config.manifest={bucket}/raw/metadata.csv"]
+        command += [f"--config.data_dir={bucket}/features"]
         command += ["--config.feature.sample_rate=8000", "--config.feature.shard_size=4"]
         command += ["--config.train.num_steps=4", "--config.train.batch_size=4"]
         return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, text=True)
@@ -185,7 +206,7 @@ def test_one_machine_extracts_and_another_trains(collection, tmp_path):
     assert "Traceback" not in none_yet.stderr
     extracted = main("extractor", "--stage=features")
     assert extracted.returncode == 0, extracted.stderr
-    assert f"{store}/records/" in extracted.stdout
+    assert f"{bucket}/features/records/" in extracted.stdout
     shutil.rmtree(tmp_path / "extractor")
     trained = main("trainer", "--stage=train")
     assert trained.returncode == 0, trained.stderr
@@ -193,3 +214,5 @@ def test_one_machine_extracts_and_another_trains(collection, tmp_path):
     assert embedded.returncode == 0, embedded.stderr
     latents = np.load(tmp_path / "trainer" / "results" / "mlp" / "latents.npz")
     assert len(latents["ids"]) == 12
+    again = main("another", "--stage=features")
+    assert "features: up to date" in again.stderr, again.stderr
