@@ -22,8 +22,9 @@ SILENCE = 2.0**-14
 FULL_SCALE = 2.0**31
 # Headers may promise this much more than can be decoded (s): encoder padding, rounding.
 TRUNCATION_TOLERANCE = 0.1
-# Values (samples x channels) decoded at a time; bounds the memory of files with 1,024 channels.
-BLOCK_VALUES = 2**22
+# Values (samples x channels) decoded at a time: smaller blocks seek more often, larger ones spend
+# a tenth of the time on fresh memory.
+BLOCK_VALUES = 2**20
 # Formats without a length in the header, such as FLAC written to a pipe, claim 2**63 - 1 frames.
 UNKNOWN_FRAMES = 2**62
 HEAD_BYTES = 16
@@ -173,13 +174,14 @@ def _read_sndfile(path: Path, duration: float, excerpt: str) -> tuple[np.ndarray
 def _read_mono(file: soundfile.SoundFile, count: int) -> np.ndarray:
     """Read at most `count` frames and average the channels, block by block."""
     mono = np.empty(count, np.float32)
-    block = max(1, BLOCK_VALUES // file.channels)
+    most = min(count, max(1, BLOCK_VALUES // file.channels))
+    block = np.empty((most, file.channels), np.float32)
     position = 0
     while position < count:
-        frames = file.read(min(block, count - position), dtype="float32", always_2d=True)
+        frames = file.read(out=block[: count - position])
         mono[position : position + len(frames)] = _to_mono(frames)
         position += len(frames)
-        if len(frames) < block:
+        if len(frames) < len(block):
             break
     return mono[:position]
 
@@ -253,7 +255,8 @@ def _resample(mono: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
         return np.ascontiguousarray(mono)
     length = int(np.ceil(len(mono) * (sample_rate / rate)))
     resampled = soxr.resample(mono, rate, sample_rate, quality="soxr_hq")[:length]
-    return np.pad(resampled, (0, length - len(resampled)))
+    missing = length - len(resampled)
+    return np.pad(resampled, (0, missing)) if missing else resampled
 
 
 def _reason(error: soundfile.LibsndfileError) -> str:
