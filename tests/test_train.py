@@ -278,11 +278,17 @@ def test_training_stops_early_when_evaluation_has_stalled(tmp_path):
     assert checkpoints.is_complete(tmp_path)
 
 
-def test_patience_counts_evaluations_without_improvement():
-    assert not history.stalled([3, 2, 1], patience=2)
-    assert not history.stalled([1, 2], patience=2)
-    assert history.stalled([1, 2, 1], patience=2)
-    assert not history.stalled([1, 2, 3], patience=0)
+@pytest.mark.parametrize(
+    ("losses", "stale"), [([3, 2, 1], 0), ([1, 2], 1), ([1, 2, 1], 2), ([3, 4, 2, 2.5], 1)]
+)
+def test_evaluations_since_the_best_are_counted_also_by_who_resumes(tmp_path, losses, stale):
+    first = history.History(tmp_path, 0)
+    for step, loss in enumerate(losses, 1):
+        first.log(step, {"eval/loss": loss})
+    first.close()
+    resumed = history.History(tmp_path, len(losses))
+    resumed.close()
+    assert first.stale == resumed.stale == stale
 
 
 def test_stops_lie_at_multiples_whatever_the_start():

@@ -35,20 +35,20 @@ class History:
     begin
         Validation losses up to this step are not remembered.
     is_writer
-        Whether this process writes; all processes of a job remember the losses.
+        Whether this process writes; all processes of a job know `stale`.
 
     Attributes
     ----------
-    losses
-        The validation losses so far, oldest first. Nothing else is kept in memory, since a run
-        may log millions of lines.
+    stale
+        Evaluations since the validation loss was at its best. No line is kept in memory, since a
+        run may log millions.
     """
 
     def __init__(self, directory: Path, step: int, begin: int = 0, is_writer: bool = True) -> None:
         from tensorboardX import SummaryWriter
 
         lines = [line for line in read(directory / FILE) if line["step"] <= step]
-        self.losses: list[float] = []
+        self.stale, self._best = 0, math.inf
         self._begin = begin
         for line in lines:
             self._remember(line)
@@ -83,7 +83,8 @@ class History:
 
     def _remember(self, line: Mapping[str, Any]) -> None:
         if line["step"] > self._begin and line.get(BEST_METRIC) is not None:
-            self.losses.append(line[BEST_METRIC])
+            self.stale = 0 if line[BEST_METRIC] < self._best else self.stale + 1
+            self._best = min(self._best, line[BEST_METRIC])
 
     def close(self) -> None:
         """Flush and close both files."""
@@ -114,13 +115,6 @@ def read(path: Path) -> list[dict[str, Any]]:
         elif text.endswith(b"\n"):
             logging.warning("%s, line %d is damaged and left out", path, number)
     return lines
-
-
-def stalled(losses: list[float], patience: int) -> bool:
-    """Say whether the last `patience` losses all failed to improve on the best before them."""
-    if not patience or len(losses) <= patience:
-        return False
-    return min(losses[-patience:]) >= min(losses[:-patience])
 
 
 def _check(line: Mapping[str, Any], previous: int) -> int:

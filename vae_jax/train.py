@@ -32,7 +32,7 @@ from vae_jax.checkpoints import BEST_METRIC, COMPLETE, Checkpoints
 from vae_jax.console import Progress
 from vae_jax.description import Description
 from vae_jax.errors import Preempted, UserError
-from vae_jax.history import History, stalled
+from vae_jax.history import History
 from vae_jax.input_pipeline import Source
 from vae_jax.models.posterior import Posterior
 from vae_jax.models.vae import Elbo, loss, weighted_mean
@@ -98,8 +98,8 @@ def train(source: Source, description: Description, directory: Path) -> None:
     history = History(directory, step, program.mixture_start, distributed.is_first())
     if step:
         logging.info("train: resuming at step %d in %s", step, directory)
-    finished = step >= settings["num_steps"]
-    finished |= stalled(history.losses, settings["patience"])
+    patience = settings["patience"] or math.inf
+    finished = step >= settings["num_steps"] or history.stale >= patience
     stopping = False
     with (
         stop_signals() as stop_asked,
@@ -128,7 +128,7 @@ def train(source: Source, description: Description, directory: Path) -> None:
             if save or step % settings["eval_every"] == 0:
                 metrics = to_host("eval", program.evaluate(state.params))
                 history.log(step, metrics)
-                finished |= stalled(history.losses, settings["patience"])
+                finished |= history.stale >= patience
                 if step <= program.mixture_start:  # another prior: it is never the best
                     metrics[BEST_METRIC] = math.inf
             if save or finished or stopping:
