@@ -83,7 +83,7 @@ def main(path: str, label: str, outdir: Path, num_seeds: int) -> str:
     classes = np.array(tracks.column(label, ids.tolist()))
     artists = np.array(tracks.column("artist", ids.tolist()))
     methods = {
-        name: _score(name, points, spaces["raw"][0], classes, artists, k)
+        name: score(name, points, spaces["raw"][0], classes, artists, k)
         for name, points in spaces.items()
     }
     reference = max(
@@ -186,11 +186,11 @@ def _embed(
         this = Run(config, outdir / "runs" / re.sub(r"\W+", "-", name))
         print(name, file=sys.stderr, flush=True)
         stages.run(config, this.outdir, ("features", "train", "embed"), None)
-        found[name] = _read(this.embedding("vae"), num_seeds)
+        found[name] = read(this.embedding("vae"), num_seeds)
         for source, suffix in (("track VAE", ""), ("VAE", ", no change")):
             if name == source:
-                found[f"raw{suffix}"] = _read(this.embedding("raw"), num_seeds)
-                found[f"PCA{suffix}"] = _read(this.embedding("pca"), num_seeds)
+                found[f"raw{suffix}"] = read(this.embedding("raw"), num_seeds)
+                found[f"PCA{suffix}"] = read(this.embedding("pca"), num_seeds)
     ids, spaces = found["PCA"]
     found["PCA whitened"] = ids, [_whiten(points) for points in spaces]
     ids, points = _descriptions(configs["track VAE"])
@@ -209,7 +209,7 @@ def _embed(
     }
 
 
-def _read(path: Path, num_seeds: int) -> tuple[np.ndarray, list[np.ndarray]]:
+def read(path: Path, num_seeds: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the ids [N] and each seed's points [N, L]; all are the same where none was trained."""
     opened = [Latents(path, seed) for seed in range(num_seeds)]
     return opened[0].ids, [np.concatenate([*latents.chunks()]) for latents in opened]
@@ -273,7 +273,7 @@ def _rows(ids: np.ndarray, points: np.ndarray, wanted: np.ndarray) -> np.ndarray
     return points[[position[id_] for id_ in wanted.tolist()]]
 
 
-def _score(
+def score(
     name: str,
     spaces: list[np.ndarray],
     common: np.ndarray,

@@ -104,6 +104,16 @@ class Clusterer:
     cost: str = ""
 
 
+def check_size(method: str, n: int) -> None:
+    """Refuse more tracks than a method can hold in memory, or cluster in any bearable time."""
+    clusterer = CLUSTERERS[method]
+    if clusterer.limit is not None and n > clusterer.limit:
+        raise UserError(
+            f"config.cluster.method={method} is limited to {clusterer.limit:,} tracks "
+            f"({clusterer.cost}), but there are {n:,}: use kmeans or gmm."
+        )
+
+
 def cluster(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
     """Cluster tracks.
 
@@ -125,11 +135,7 @@ def cluster(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
     """
     clusterer = CLUSTERERS[options.method]
     n = len(points)
-    if clusterer.limit is not None and n > clusterer.limit:
-        raise UserError(
-            f"config.cluster.method={options.method} is limited to {clusterer.limit:,} tracks "
-            f"({clusterer.cost}), but there are {n:,}: use kmeans or gmm."
-        )
+    check_size(options.method, n)
     if clusterer.takes_k and options.num_clusters > n:
         raise UserError(
             f"config.cluster.num_clusters is {options.num_clusters}, more than the number of "

@@ -165,8 +165,14 @@ def cluster(this: Run) -> bool:
     """Cluster and score the latents and the baselines alike."""
     config = config_lib.to_dict(this.config)
     columns = (config["cluster"]["label"], "artist")
+    hashes = _hashes(this, this.embeddings(), "embed")
+    if not this.is_sharded:  # of shards, all methods but k-means are refused anyway
+        from vae_jax import clustering
+
+        count = len(files.read_npz(this.embedding("vae"), "ids")["ids"])
+        clustering.check_size(config["cluster"]["method"], count)
     made_from = [
-        _hashes(this, this.embeddings(), "embed"),
+        hashes,
         [*(config[key] for key in ("cluster", "seed")), this.baselines],
         config["model"]["condition"],
         [[track.columns.get(name, "") for name in columns] for track in this.manifest.tracks],
