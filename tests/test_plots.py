@@ -106,6 +106,16 @@ def test_silhouettes_are_sorted_in_each_cluster_with_their_mean():
     assert axes.texts[0].get_text().strip() == "mean 0.17"
 
 
+def test_silhouettes_of_many_tracks_are_drawn_as_a_sample_of_the_sorted_ones():
+    values = np.linspace(1, -1, 50_001)
+    clusters = palette.by_cluster(np.zeros(len(values), int))
+    (patch,) = plots.silhouette(values, clusters, "title").axes[0].patches
+    drawn, edges, _ = patch.get_data()
+    assert len(drawn) == plots.MOST_BARS
+    assert edges[-1] == len(values)
+    np.testing.assert_allclose(drawn, np.linspace(1, -1, len(drawn)), atol=1e-3)
+
+
 def test_training_and_held_out_curves_of_a_metric_share_a_panel():
     steps, values = np.array([1, 2, 3]), np.array([3.0, 2.0, 1.0])
     curves = {
