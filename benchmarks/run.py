@@ -10,14 +10,11 @@ that ours is better. Let nothing else run meanwhile.
 
 import argparse
 import importlib
-import re
 from pathlib import Path
 
 from benchmarks import measure, scaling
+from benchmarks.report import OUT, TOPICS, write_section
 from vae_jax import files
-
-TOPICS = ("features", "records", "train", "embed", "cluster", "startup")
-OUT = Path(__file__).with_name("SPEED.md")
 
 
 def run(topic: str, is_tiny: bool, out: Path) -> list[measure.Line]:
@@ -30,18 +27,6 @@ def run(topic: str, is_tiny: bool, out: Path) -> list[measure.Line]:
         print("  " + " | ".join(cell for cell in line.cells() if cell), flush=True)
     write_section(out, topic, f"{module.__doc__.strip()}\n\n{about}\n\n{measure.table(lines)}")
     return lines
-
-
-def write_section(path: Path, topic: str, text: str) -> None:
-    """Replace a topic's section in the report, or add it."""
-    before = path.read_text() if path.exists() else ""
-    sections = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", before, re.MULTILINE | re.DOTALL))
-    sections[topic] = text + "\n"
-    title = "# Speed and memory\n\nWritten by `python -m benchmarks.run`.\n\n"
-    ordered = [name for name in TOPICS if name in sections]
-    content = title + "".join(f"## {name}\n\n{sections[name]}" for name in ordered)
-    with files.atomic_write(path) as file:
-        file.write((content.rstrip() + "\n").encode())
 
 
 def main() -> None:

@@ -1,10 +1,9 @@
 """Rehearses a large collection: the real stages on synthetic records of any number of tracks.
 
-python -m benchmarks.scale --tracks=1000000 [--outdir=DIR]
+python -m benchmarks.scale --tracks=100000,1000000 [--outdir=DIR] [--out=FILE]
 
-Writes feature vectors without audio, then trains one epoch, embeds, clusters and draws by the
-main job's own command. Prints time and peak memory of every stage; between 100,000 and 1,000,000
-tracks the memory should grow by little more than the latents.
+Feature vectors are written without audio; then the main job's own command trains for one epoch,
+embeds, clusters and draws. In memory are the manifest, which takes most, ids, and latents.
 """
 
 import argparse
@@ -13,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import synthetic
+from benchmarks import report, synthetic
 from benchmarks.measure import Line, machine, run_command, table
 from benchmarks.startup import MAIN, write_manifest
 
@@ -74,22 +73,26 @@ def _line(what: str, command: list[str], folder: Path) -> Line:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tracks", type=int, default=1_000_000)
+    parser.add_argument("--tracks", default="100000,1000000", help="numbers, with commas between")
     parser.add_argument("--outdir", type=Path, help="default: a folder that is removed at the end")
+    parser.add_argument("--out", type=Path, default=report.OUT)
     parser.add_argument("--only_records", action="store_true", help="write into this folder")
     arguments = parser.parse_args()
+    numbers = [int(number) for number in arguments.tracks.split(",")]
     if arguments.only_records:
-        write_records(Path.cwd(), arguments.tracks)
+        write_records(Path.cwd(), numbers[0])
         return
-    print(machine(), flush=True)
+    about, lines = machine(), []
+    print(about, flush=True)
     with tempfile.TemporaryDirectory() as name:
-        folder = arguments.outdir or Path(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        lines = []
-        for line in rehearse(folder, arguments.tracks, ("train", "embed", "cluster", "visualize")):
-            lines.append(line)
-            print("  " + " | ".join(cell for cell in line.cells() if cell), flush=True)
-    print(table(lines))
+        for tracks in numbers:
+            folder = (arguments.outdir or Path(name)) / str(tracks)
+            folder.mkdir(parents=True, exist_ok=True)
+            for line in rehearse(folder, tracks, ("train", "embed", "cluster", "visualize")):
+                lines.append(line)
+                print("  " + " | ".join(cell for cell in line.cells() if cell), flush=True)
+    text = f"{__doc__.strip()}\n\n{about}\n\n{table(lines)}"
+    report.write_section(arguments.out, "scale", text)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from benchmarks import (
     embed,
     features,
     measure,
-    run,
+    report,
     scale,
     scaling,
     startup,
@@ -74,7 +74,7 @@ def test_a_line_says_whether_its_goal_is_met(line, verdict):
 def test_the_report_replaces_a_topic_and_keeps_the_others(tmp_path):
     path = tmp_path / "SPEED.md"
     for topic, text in (("train", "old"), ("records", "kept"), ("train", "new")):
-        run.write_section(path, topic, text)
+        report.write_section(path, topic, text)
     assert re.findall(r"^## (\w+)\n\n(\w+)", path.read_text(), re.MULTILINE) == [
         ("records", "kept"),
         ("train", "new"),

@@ -94,13 +94,15 @@ class Source:
     def load(self, positions: np.ndarray) -> Arrays:
         """Read the arrays of tracks, [n, ...]; frames are padded to the longest track's."""
         most = int(self.records.num_frames.max())
-        read = [self.records.read(int(position)) for position in positions]
         arrays = {
-            name: np.stack([_padded(record[name], most) for record in read])
-            if spec.shape[:1] == (None,)
-            else np.stack([record[name] for record in read])
+            name: np.zeros((len(positions), *(size or most for size in spec.shape)), spec.dtype)
             for name, spec in self.records.arrays.items()
         }
+        for row, position in enumerate(positions):
+            record = self.records.read(int(position))
+            for name, array in arrays.items():
+                value = record[name]
+                array[(row, slice(len(value))) if value.ndim else row] = value
         if most:
             arrays["num_frames"] = self.records.num_frames[positions]
         if self.conditions is not None:
@@ -178,7 +180,3 @@ def pad(batch: np.ndarray, multiple: int) -> np.ndarray:
 def in_batches(positions: np.ndarray, batch_size: int) -> np.ndarray:
     """Cut positions into padded batches in order, [ceil(N / B), B]."""
     return pad(positions, batch_size).reshape(-1, batch_size)
-
-
-def _padded(frames: np.ndarray, length: int) -> np.ndarray:
-    return np.pad(frames, ((0, length - len(frames)), (0, 0)))
