@@ -96,12 +96,14 @@ def test_spectra_run_in_threads_and_batches():
     features.batched_spectra(0.5, 2)()
 
 
+@pytest.mark.slow
 def test_training_compiles_once(tmp_path):
     again = train.ours(train._mlp_setting(tmp_path, train.TINY))
     again()
     assert again() == 0
 
 
+@pytest.mark.slow
 def test_the_reference_programs_train(tmp_path):
     train.bare(train._mlp_setting(tmp_path / "vectors", train.TINY), 2)()
     train.transposed(train._conv_setting(tmp_path / "frames", train.TINY))()
@@ -116,6 +118,7 @@ def test_the_pytorch_peer_learns(tmp_path):
     assert error() < before
 
 
+@pytest.mark.slow
 def test_embedding_streams_and_encodes(tmp_path):
     embed.prepare(tmp_path, "mlp", "mfcc", 12, 0)
     embed.streaming(tmp_path, 8)()
@@ -130,6 +133,7 @@ def test_the_clustering_job_is_one_that_main_accepts(tmp_path):
     assert memory > 1
 
 
+@pytest.mark.slow
 def test_an_accelerator_is_measured(tmp_path):
     tiny = accelerator.TINY
     assert accelerator.matmul_peak(tiny) > 0
@@ -155,6 +159,7 @@ def test_a_plan_shares_all_but_clustering_and_names_the_bottleneck():
     assert scaling.exchanged(1000, 2) == 4000
 
 
+@pytest.mark.slow
 def test_scaling_is_measured_and_reported(monkeypatch):
     def measure_less(folder, sizes):
         seconds = scaling._extraction_seconds(folder / "audio", 2, sizes)

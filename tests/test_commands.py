@@ -16,6 +16,8 @@ import pytest
 
 from vae_jax import demo, files, reconstructions
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[1]
 NUM_TRACKS = 24
 SMALL = {

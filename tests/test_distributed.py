@@ -15,6 +15,8 @@ from tests.conftest import write_collection
 from tests.test_main import command
 from vae_jax import checkpoints, distributed, history
 
+pytestmark = pytest.mark.slow
+
 LOCAL_CLUSTER = Path(__file__).parents[1] / "launch" / "local_cluster.sh"
 
 

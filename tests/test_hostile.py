@@ -266,6 +266,7 @@ def test_a_broken_config_file_is_named(tmp_path, content):
     assert "broken.py" in done.stderr or "config.baselines is missing" in done.stderr
 
 
+@pytest.mark.slow
 def test_hostile_rows_go_through_the_main_job_and_leave_no_file_elsewhere(tmp_path):
     path = write_collection(tmp_path / "work" / "music", 6)
     rows = files.read_csv(path)

@@ -11,6 +11,8 @@ from configs import mlp, track
 from tests.conftest import write_collection
 from vae_jax import files, sharding
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def artists(tmp_path_factory):

@@ -186,6 +186,7 @@ def test_a_batch_that_the_devices_do_not_divide_trains_equally(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_seeds_that_train_together_train_as_each_does_alone(monkeypatch):
     together = losses(monkeypatch, 2, seed=3, num_seeds=3)
     alone = [losses(monkeypatch, 1, seed=seed) for seed in (3, 4, 5)]
@@ -214,6 +215,7 @@ def test_a_mixture_starts_half_way_and_uses_all_components(tmp_path):
     assert checkpoints.best_step(tmp_path) == 100  # what comes before has another prior
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [50, 60])
 def test_a_mixture_that_was_stopped_continues_bit_for_bit(tmp_path, monkeypatch, stop):
     fit(mixture_settings(), tmp_path / "undisturbed")

@@ -12,6 +12,8 @@ import pytest
 from tests.stress import jobs
 from tests.stress.jobs import LONG, SHORT, outcome, run
 
+pytestmark = pytest.mark.slow
+
 CASES = 320 if LONG else 12 if SHORT else 2
 RUNS = 3  # at most, until everything is whole again
 

@@ -12,6 +12,8 @@ import pytest
 from tests.stress import jobs
 from tests.stress.jobs import LONG, SHORT, STAGES, Job, outcome, run, stress_only
 
+pytestmark = pytest.mark.slow
+
 JOURNEYS = 6 if LONG else 1
 KILLS = {  # per journey, and within how many seconds of the stage's begin
     "features": (3 if LONG else 1, 3.0),
