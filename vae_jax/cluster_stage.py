@@ -93,37 +93,22 @@ def run(
     classes = np.array(_labels(manifest, config.cluster.label, ids))
     artists = np.array(manifest.column("artist", ids.tolist()))
     options = _with_num_clusters(config.cluster, methods[0], spaces[methods[0]].points, config.seed)
-    run_columns = {"run_id": run_id, "time": datetime.now(UTC).isoformat(timespec="seconds")}
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     rows: list[Row] = []
     shown: dict[str, Clustering] = {}
     repeats = max(_repeats(options), *(spaces[name].latents.num_models for name in methods))
     with Progress("clustering", len(methods) * repeats, "clusterings") as progress:
         for method in methods:
-            described = run_columns | {
-                "method": method,
-                "supervised": method in supervised,
-                "feature": config.feature.name,
-                "model": config.model.name,
+            about: Row = {
+                **{"run_id": run_id, "time": now},
+                **{"method": method, "supervised": method in supervised},
+                **{"feature": config.feature.name, "model": config.model.name},
                 "latent_dim": spaces[method].latents.dim,
             }
-            models = _models(this, spaces[method])
-            searched = [_artist_search(space, artists, config.seed) for space in models]
-            labels = []
-            for i in range(repeats):
-                space, seed = models[i % len(models)], config.seed + i
-                found = _cluster(space, options, seed)
-                if space is spaces[method]:
-                    shown.setdefault(method, found)
-                scores = _scores(method, found, {**spaces, method: space}, classes, config, seed)
-                described |= _description(found, config, seed) | searched[i % len(models)]
-                rows.append(described | scores)
-                labels.append(found.labels)
-                progress.update(len(rows))
-            for row, value in zip(rows[-repeats:], metrics.stability(labels), strict=True):
-                row["stability"] = value
-            _log(method, rows[-repeats:])
-            if method not in shown:  # of several models, what is written and drawn is the best
-                shown[method] = _cluster(spaces[method], options, config.seed)
+            own, shown[method] = _cluster_method(
+                this, method, spaces, options, range(repeats), classes, artists, progress
+            )
+            rows += [about | row for row in own]
     if components := clustering.components(spaces[methods[0]].latents):
         scores = _scores(methods[0], components, spaces, classes, config, config.seed)
         described = rows[0] | _description(components, config, config.seed)
@@ -134,6 +119,39 @@ def run(
     metrics_file.append(outdir / metrics_file.NAME, rows)
     _write_clusters(outdir / "clusters.csv", ids, shown, spaces, config)
     return rows
+
+
+def _cluster_method(
+    this: Run,
+    method: str,
+    spaces: Mapping[str, Space],
+    options: ConfigDict,
+    repeats: Sequence[int],
+    classes: np.ndarray,
+    artists: np.ndarray,
+    progress: Progress,
+) -> tuple[list[Row], Clustering]:
+    """Cluster a method's embedding with every seed; return the scores, and the clusters to show.
+
+    Shown is the first clustering of its best model.
+    """
+    config, best = this.config, spaces[method]
+    models = _models(this, best)
+    searched = [_artist_search(space, artists, config.seed) for space in models]
+    rows, labels, shown = [], [], None
+    for i in repeats:
+        space, seed = models[i % len(models)], config.seed + i
+        found = _cluster(space, options, seed)
+        if space is best and shown is None:
+            shown = found
+        scores = _scores(method, found, {**spaces, method: space}, classes, config, seed)
+        rows.append(_description(found, config, seed) | searched[i % len(models)] | scores)
+        labels.append(found.labels)
+        progress.update(progress.done + 1)
+    for row, value in zip(rows, metrics.stability(labels), strict=True):
+        row["stability"] = value
+    _log(method, rows)
+    return rows, shown or _cluster(best, options, config.seed)
 
 
 def _repeats(options: ConfigDict) -> int:
