@@ -105,10 +105,10 @@ def run(
                 **{"feature": config.feature.name, "model": config.model.name},
                 "latent_dim": spaces[method].latents.dim,
             }
-            own, shown[method] = _cluster_method(
+            scored, shown[method] = _cluster_method(
                 this, method, spaces, options, range(repeats), classes, artists, progress
             )
-            rows += [about | row for row in own]
+            rows += [about | row for row in scored]
     if components := clustering.components(spaces[methods[0]].latents):
         scores = _scores(methods[0], components, spaces, classes, config, config.seed)
         described = rows[0] | _description(components, config, config.seed)
