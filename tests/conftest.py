@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vae_jax import files
+from vae_jax import files, records
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -34,6 +34,14 @@ def shared_data() -> Path:
 def collection(tmp_path: Path) -> Path:
     """Return the manifest of twelve 1-s tracks: noise, tones, and tones with overtones."""
     return write_collection(tmp_path / "music", 12)
+
+
+def as_tfds_reads(directory: Path) -> list[dict]:
+    """Return all that a records directory holds, texts and durations included."""
+    stored = records.Records(directory)
+    shards = sorted(directory.glob("*.tfrecord-*"))
+    read = records.tfds_features(stored.arrays).deserialize_example_np
+    return [read(data) for shard in shards for _, data in records.read_shard(shard)]
 
 
 def write_collection(folder: Path, num_tracks: int) -> Path:

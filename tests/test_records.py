@@ -127,10 +127,11 @@ def test_the_parser_equals_tfds_own(num_frames):
         "flag": np.uint8(1),
     }
     data = records.serializer(arrays)(example)
-    ours = records.parser(arrays)(data)
+    id_, ours = records.parser(arrays)(data)
     theirs = records.tfds_features(arrays).deserialize_example_np(data)
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
-        np.testing.assert_array_equal(ours[name], value)
-        assert np.asarray(ours[name]).dtype == np.asarray(value).dtype or name == "duration"
-        assert np.shape(ours[name]) == np.shape(value)
+    assert id_ == theirs["id"]
+    assert ours.keys() == arrays.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name])
+        assert value.dtype == np.asarray(theirs[name]).dtype
+        assert value.shape == np.shape(theirs[name])
