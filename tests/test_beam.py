@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import write_collection
-from vae_jax import files, manifest, records
+from vae_jax import files, manifest, record_store, records
 from vae_jax.config import feature_settings, get_config, training_settings
 from vae_jax.errors import UserError
 from vae_jax.features import extract, pool
@@ -118,6 +118,22 @@ def test_shards_that_are_at_the_url_are_fetched_and_not_written_again(
     run(collection, tmp_path / "records", options=options)
     assert written == ["job-00001.json"]
     assert contents(tmp_path / "records") == before
+
+
+@needs_beam
+def test_workers_put_shards_where_the_records_are_kept(collection, tmp_path):
+    hybrid = {"name": "hybrid", "lyrics_embed_dim": 2}
+    store = f"file://{tmp_path}/bucket"
+    run(collection, tmp_path / "local", "local", **hybrid)
+    settings, tracks = feature("beam", **hybrid), manifest.read(collection)
+    options = {"beam_options": IN_MEMORY, "store": store}
+    assert extract.extract(tracks, settings, tmp_path / "beam", **options)[0] is True
+    assert contents(tmp_path / "beam") == contents(tmp_path / "local")
+    assert [*(tmp_path / "bucket").rglob("job-*.json")] == []
+    (tmp_path / "copy").mkdir()
+    record_store.fetch(store, tmp_path / "copy")
+    assert contents(tmp_path / "copy") == contents(tmp_path / "bucket")
+    assert extract.extract(tracks, settings, tmp_path / "beam", **options)[0] is False
 
 
 @pytest.mark.slow
