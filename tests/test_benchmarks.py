@@ -21,6 +21,7 @@ from benchmarks import (
 )
 from benchmarks import records as record_benchmarks
 from benchmarks.measure import Line, Task, Timing
+from tests.conftest import as_tfds_reads
 from vae_jax import records
 
 TINY_VECTORS = {**record_benchmarks.feature("mfcc"), "shard_size": 8}
@@ -35,7 +36,7 @@ def test_synthetic_records_are_read_like_extracted_ones(tmp_path):
     stored = records.Records(tmp_path)
     values = stored.stack("features", np.arange(20))
     assert stored.ids.tolist() == [f"track-{i}" for i in range(20)]
-    assert stored.read(13)["label"] == b"group-3"
+    assert as_tfds_reads(tmp_path)[13]["label"] == b"group-3"
     np.testing.assert_allclose(stored.statistics["features"].mean, values.mean(axis=0), atol=1e-6)
 
 
