@@ -28,7 +28,7 @@ def halves(path: Path, outdir: Path) -> Path:
 
     (outdir / "audio").mkdir(parents=True, exist_ok=True)
     rows = []
-    for track in manifest.read(path, requires=["audio_path", "genre"]).tracks:
+    for track in manifest.read(path, requires=["audio_path", "genre"]):
         samples, rate = soundfile.read(str(track.audio_path))
         middle = len(samples) // 2
         for i, half in enumerate((samples[:middle], samples[middle:])):
@@ -43,9 +43,9 @@ def half_lyrics(path: Path, lyrics: Path, outdir: Path) -> Path:
     """Write a manifest in which every other track of a genre has lyrics and a language."""
     rng = np.random.default_rng(0)
     songs: dict[str, list[str]] = {}
-    for song in manifest.read(lyrics, requires=["lyrics", "language"]).tracks:
+    for song in manifest.read(lyrics, requires=["lyrics", "language"]):
         songs.setdefault(song.columns["language"], []).append(song.lyrics)
-    tracks = manifest.read(path, requires=["audio_path", "genre"]).tracks
+    tracks = manifest.read(path, requires=["audio_path", "genre"])
     genres = sorted({track.columns["genre"] for track in tracks})
     seen, rows = dict.fromkeys(genres, 0), []
     for track in tracks:

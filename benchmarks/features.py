@@ -101,18 +101,15 @@ def extraction(
 ) -> Callable[[], Any]:
     """Return our extraction of shards, in a pool of as many processes as cores."""
     from vae_jax.features import shards
-    from vae_jax.manifest import Track
+    from vae_jax.manifest import Manifest
 
     config = get_config().feature
     config.update(name=feature, duration=seconds, excerpt="center")
-    tracks = [
-        tuple(Track(f"{shard}-{i}", path) for i, path in enumerate(paths))
-        for shard, paths in enumerate(chunks)
-    ]
-    jobs = [
-        shards.ShardJob(directory, directory, shard, its_tracks, config.to_dict(), None, 1)
-        for shard, its_tracks in enumerate(tracks)
-    ]
+    jobs = []
+    for shard, paths in enumerate(chunks):
+        ids, cells = [f"{shard}-{i}" for i in range(len(paths))], [str(path) for path in paths]
+        tracks = Manifest(directory / "metadata.csv", ids, {"audio_path": cells})
+        jobs.append(shards.ShardJob(directory, shard, tracks, config.to_dict(), None, 1))
     return pooled(shards.write_shard, jobs)
 
 

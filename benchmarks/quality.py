@@ -75,8 +75,8 @@ def main(path: str, label: str, outdir: Path, num_seeds: int) -> str:
     if num_seeds < 1:
         raise UserError(f"--seeds is {num_seeds}, but must be 1 or more.")
     tracks = manifest.read(path, requires=[label])
-    with_lyrics = any(one.lyrics for one in tracks.tracks)
-    k = len({one.columns[label] for one in tracks.tracks} - {""})
+    with_lyrics = any(tracks.columns.get("lyrics", ()))
+    k = len({*tracks.columns[label]} - {""})
     if k < 2:
         raise UserError(f"{path}: column {label!r} has {k} labels, but comparing needs 2 or more.")
     ids, spaces = _embed(path, outdir, num_seeds, with_lyrics)

@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_mutual_info_score, silhouette_samples, silh
 
 from vae_jax import cluster_stage, compare, config, files, metrics_file
 from vae_jax.errors import UserError
-from vae_jax.manifest import Manifest, Track
+from vae_jax.manifest import Manifest
 
 N = 60
 METHODS = ("vae", "pca", "raw")
@@ -53,11 +53,8 @@ def write_models(outdir: Path, num_models: int, num_components: int) -> np.ndarr
 
 def manifest(*columns: str) -> Manifest:
     values = {"label": [f"genre {c}" for c in LABELS], "artist": [f"a{i // 4}" for i in range(N)]}
-    tracks = [
-        Track(str(id_), columns={name: values[name][i] for name in columns})
-        for i, id_ in reversed(list(enumerate(IDS)))  # the manifest's order does not matter
-    ]
-    return Manifest(Path("metadata.csv"), ("id", *columns), tuple(tracks))
+    reverse = {name: values[name][::-1] for name in columns}  # its order does not matter
+    return Manifest(Path("metadata.csv"), IDS[::-1].tolist(), reverse)
 
 
 def test_each_model_is_scored_and_the_best_is_shown(tmp_path: Path) -> None:

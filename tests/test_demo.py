@@ -29,22 +29,22 @@ def modified(directory):
 def collection(tmp_path_factory):
     """48 tracks of 4 s: the folder, and the waveforms as float64 [track, sample]."""
     folder = tmp_path_factory.mktemp("demo")
-    tracks = manifest.read(synthesise(folder, num_tracks=48, duration=4.0)).tracks
+    tracks = manifest.read(synthesise(folder, num_tracks=48, duration=4.0))
     return folder, np.stack([soundfile.read(track.audio_path)[0] for track in tracks])
 
 
 def test_the_manifest_reader_accepts_the_metadata(collection):
     folder, _ = collection
     found = manifest.read(folder / "metadata.csv", requires=("audio_path", "lyrics", "label"))
-    assert len(found.tracks) == 48
-    for track in found.tracks:
+    assert len(found) == 48
+    for track in found:
         assert track.audio_path.exists()
         assert track.lyrics
         assert all(track.columns[name] for name in ("language", "genre", "label", "artist"))
 
 
 def test_style_and_language_and_artist_occur_in_all_combinations_and_equal_proportions(tmp_path):
-    tracks = manifest.read(synthesise(tmp_path, num_tracks=72, duration=0.1)).tracks
+    tracks = manifest.read(synthesise(tmp_path, num_tracks=72, duration=0.1))
     columns = [track.columns for track in tracks]
     combinations = Counter((row["label"], row["artist"], row["language"]) for row in columns)
     assert len(combinations) == 6 * 4 * 3
@@ -67,7 +67,7 @@ def test_no_track_clips_or_is_silent(collection):
 
 def test_styles_are_separable_by_ear_but_not_trivially(collection):
     folder, waves = collection
-    styles = [track.columns["label"] for track in manifest.read(folder / "metadata.csv").tracks]
+    styles = [track.columns["label"] for track in manifest.read(folder / "metadata.csv")]
     coefficients = librosa.feature.mfcc(y=waves.astype(np.float32), sr=22050)
     features = coefficients.mean(axis=-1)
     clusters = KMeans(6, n_init=10, random_state=0).fit_predict(features / features.std(axis=0))
@@ -75,7 +75,7 @@ def test_styles_are_separable_by_ear_but_not_trivially(collection):
 
 
 def test_the_lyrics_of_a_language_come_from_its_own_words(collection):
-    tracks = manifest.read(collection[0] / "metadata.csv").tracks
+    tracks = manifest.read(collection[0] / "metadata.csv")
     words = {language: set() for language in ("en", "de", "es")}
     for track in tracks:
         words[track.columns["language"]] |= set(track.lyrics.split())

@@ -35,7 +35,7 @@ def songs(tmp_path):
 
 
 def test_halves_are_the_track_in_two_by_one_artist(music, tmp_path):
-    tracks = manifest.read(derive.halves(music, tmp_path / "halves")).tracks
+    tracks = manifest.read(derive.halves(music, tmp_path / "halves"))
     assert Counter(track.columns["artist"] for track in tracks) == {
         f"track-{i}": 2 for i in range(12)
     }
@@ -46,7 +46,7 @@ def test_halves_are_the_track_in_two_by_one_artist(music, tmp_path):
 
 def test_every_other_track_of_a_genre_gets_a_song_of_its_own(music, songs, tmp_path):
     path = derive.half_lyrics(music, songs, tmp_path / "half")
-    tracks = manifest.read(path).tracks
+    tracks = manifest.read(path)
     sung = [track for track in tracks if track.lyrics]
     assert Counter(track.columns["genre"] for track in sung) == Counter(noise=2, tone=2, chord=2)
     assert len({track.lyrics for track in sung}) == 6

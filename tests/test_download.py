@@ -108,13 +108,13 @@ def test_jamendolyrics_writes_songs_lyrics_and_a_manifest_of_one_language(
     serve(repository)
     path = songs(tmp_path)
     read = manifest.read(path)
-    assert read.columns[:6] == ("id", "audio_path", "language", "genre", "label", "lyrics")
-    assert [track.id for track in read.tracks] == ["Ann_-_One", "Bob_-_Two"]
-    for track in read.tracks:
+    assert list(read.columns)[:5] == ["audio_path", "language", "genre", "label", "lyrics"]
+    assert [track.id for track in read] == ["Ann_-_One", "Bob_-_Two"]
+    for track in read:
         assert track.audio_path is not None
         assert track.audio_path.read_bytes() == repository[f"subsets/en/mp3/{track.id}.mp3"]
         assert track.lyrics == f"la {track.id}\n\nlala"
-    assert read.tracks[1].columns == {
+    assert read[1].columns == {
         **{"language": "en", "genre": "Rock", "label": "English", "artist": "Bob, Jr."},
         **{"title": "Two", "license": "BY-SA", "url": "https://x/2"},
     }
@@ -141,15 +141,15 @@ def test_all_languages_come_without_a_language_and_names_with_accents_are_found(
     decomposed = {unicodedata.normalize("NFD", name): data for name, data in repository.items()}
     serve(decomposed)
     read = manifest.read(songs(tmp_path, None))
-    assert [track.columns["language"] for track in read.tracks] == ["en", "en", "fr", "de"]
-    assert all(track.audio_path and track.audio_path.exists() for track in read.tracks)
-    assert read.tracks[2].columns["label"] == "French"
+    assert [track.columns["language"] for track in read] == ["en", "en", "fr", "de"]
+    assert all(track.audio_path and track.audio_path.exists() for track in read)
+    assert read[2].columns["label"] == "French"
 
 
 @pytest.mark.parametrize("language", ["de", "GERMAN", " german "])
 def test_a_language_is_given_by_name_or_code(serve: Serve, tmp_path: Path, language: str) -> None:
     serve(songs_repository())
-    assert [track.id for track in manifest.read(songs(tmp_path, language)).tracks] == ["Jörg_-_Los"]
+    assert [track.id for track in manifest.read(songs(tmp_path, language))] == ["Jörg_-_Los"]
 
 
 def test_an_unknown_language_lists_those_there_are(serve: Serve, tmp_path: Path) -> None:
@@ -501,9 +501,9 @@ def test_mtg_jamendo_writes_songs_and_tags(serve: Serve, tmp_path: Path) -> None
     path = tagged(tmp_path)
     assert path == tmp_path / "metadata_mtg_jamendo_train.csv"
     read = manifest.read(path)
-    assert [track.id for track in read.tracks] == ["1000", "1001", "1002", "1003", "1010", "1011"]
-    assert all(track.audio_path and track.audio_path.is_file() for track in read.tracks)
-    assert read.tracks[0].columns == {
+    assert [track.id for track in read] == ["1000", "1001", "1002", "1003", "1010", "1011"]
+    assert all(track.audio_path and track.audio_path.is_file() for track in read)
+    assert read[0].columns == {
         **{"language": "", "genre": "pop", "label": "pop", "genres": "pop;rock"},
         **{"instruments": "piano", "moods": "", "artist_id": "artist_7", "duration": "217.3"},
     }
@@ -522,7 +522,7 @@ def test_more_tracks_continue_from_the_archives_that_are_there(
         ["data/train/1.tar", "data/train/2.tar"],
         ["data/train/2.tar", "data/train/1.tar"],
     )
-    assert len(manifest.read(tagged(tmp_path, 0)).tracks) == 12
+    assert len(manifest.read(tagged(tmp_path, 0))) == 12
     assert len(server.fetched()) == 4
 
 
@@ -540,7 +540,7 @@ def test_a_song_that_was_damaged_brings_its_archive_again(serve: Serve, tmp_path
 
 def test_archives_are_taken_in_the_order_of_their_numbers(serve: Serve, tmp_path: Path) -> None:
     serve(tagged_repository(archives=11, each=1))
-    ids = [track.id for track in manifest.read(tagged(tmp_path, 11)).tracks]
+    ids = [track.id for track in manifest.read(tagged(tmp_path, 11))]
     assert ids == [str(1000 + 10 * archive) for archive in range(11)]
 
 
@@ -548,7 +548,7 @@ def test_other_splits_have_their_own_manifest_and_unknown_ones_are_refused(
     serve: Serve, tmp_path: Path
 ) -> None:
     serve(tagged_repository())
-    assert manifest.read(tagged(tmp_path, split="validation")).tracks[0].columns["genre"] == ""
+    assert manifest.read(tagged(tmp_path, split="validation"))[0].columns["genre"] == ""
     with pytest.raises(UserError, match=r"no split 'test': choose one of train, validation"):
         tagged(tmp_path, split="test")
 
@@ -581,7 +581,7 @@ def test_archives_with_members_that_lead_outside_are_refused(
 def test_members_without_tags_are_left_out(serve: Serve, tmp_path: Path) -> None:
     archive = tar_of({"1000.opus": b"song", "9999.opus": b"untagged", "1001.sh": b"script"})
     serve({**tagged_repository(1), "data/train/0.tar": archive})
-    assert [track.id for track in manifest.read(tagged(tmp_path)).tracks] == ["1000"]
+    assert [track.id for track in manifest.read(tagged(tmp_path))] == ["1000"]
     assert [path.name for path in (tmp_path / "audio").iterdir()] == ["1000.opus"]
 
 
@@ -640,11 +640,11 @@ def test_a_kaggle_data_set_is_unpacked_and_read_as_a_folder(
     )
     path = kaggle.download("owner/gtzan", tmp_path / "data", genre_from_folder=True)
     read = manifest.read(path)
-    assert [(track.id, track.columns["label"]) for track in read.tracks] == [
+    assert [(track.id, track.columns["label"]) for track in read] == [
         ("blues/blues.00000", "blues"),
         ("jazz/jazz.00000", "jazz"),
     ]
-    assert all(track.audio_path and track.audio_path.is_file() for track in read.tracks)
+    assert all(track.audio_path and track.audio_path.is_file() for track in read)
     record = files.read_json(local.record_path(path))
     assert (record["source"], record["dataset"], record["version"]) == (
         "kaggle",
@@ -703,19 +703,19 @@ def test_a_folder_s_tracks_are_found_in_order_with_stable_unique_ids(tmp_path: P
     (tmp_path / "._a.ogg").write_bytes(b"resource fork")
     (tmp_path / "cover.jpg").write_bytes(b"jpg")
     read = read_folder(tmp_path)
-    assert [track.id for track in read.tracks] == [
+    assert [track.id for track in read] == [
         *("a", "b/10", "b/2", "b/c/é ü", "same.FLAC", "same.wav"),
     ]
     paths = [row["audio_path"] for row in files.read_csv(read.path)]
     assert paths == ["a.ogg", "b/10.flac", "b/2.wav", "b/c/é ü.mp3", "same.FLAC", "same.wav"]
-    assert read_folder(tmp_path).tracks == read.tracks
+    assert read_folder(tmp_path) == read
 
 
 @pytest.mark.parametrize("suffix", ["flac", "ogg"])
 def test_vorbis_comments_are_read(tmp_path: Path, suffix: str) -> None:
     tags = {"title": "Été", "artist": "Zoé", "album": "A\0B", "genre": "Chanson", "language": "fr"}
     write_sound(tmp_path / f"x.{suffix}", {**tags, "LYRICS": "la\r\nla"})
-    track = read_folder(tmp_path).tracks[0]
+    track = read_folder(tmp_path)[0]
     assert track.lyrics == "la\nla"
     assert track.columns == {**tags, "album": "AB", "label": "Chanson"}
 
@@ -731,7 +731,7 @@ def test_id3_tags_are_read(tmp_path: Path, suffix: str) -> None:
         audio.tags.add(getattr(mutagen.id3, name)(encoding=3, text=[text]))
     audio.tags.add(mutagen.id3.USLT(encoding=3, lang="eng", desc="", text="[00:01.00]one\ntwo"))
     audio.save()
-    track = read_folder(tmp_path).tracks[0]
+    track = read_folder(tmp_path)[0]
     assert track.lyrics == "one\ntwo"
     assert track.columns == {
         **{"title": "Song", "artist": "Band", "album": "Record", "language": "eng"},
@@ -773,7 +773,7 @@ def test_lyrics_beside_a_song_replace_those_in_it_without_time_stamps(
 ) -> None:
     write_sound(tmp_path / "x.flac", {"lyrics": "from the tag"})
     (tmp_path / name).write_bytes(content)
-    assert read_folder(tmp_path).tracks[0].lyrics == lyrics
+    assert read_folder(tmp_path)[0].lyrics == lyrics
 
 
 def test_the_folder_names_the_genre_only_when_asked(tmp_path: Path) -> None:
@@ -798,7 +798,7 @@ def test_broken_files_are_counted_and_left_out(tmp_path: Path) -> None:
     with open(os.fsencode(tmp_path) + b"/\xff.wav", "wb") as file:
         file.write((tmp_path / "good.wav").read_bytes())
     read = read_folder(tmp_path)
-    assert [track.id for track in read.tracks] == ["good"]
+    assert [track.id for track in read] == ["good"]
     broken = files.read_json(local.record_path(read.path))["broken"]
     assert {Path(name).name for name in broken} >= {"empty.flac", "junk.mp3", "junk.flac"}
     assert len(broken) == 11
@@ -808,13 +808,13 @@ def test_broken_files_are_counted_and_left_out(tmp_path: Path) -> None:
 def test_formats_that_have_no_tags_are_kept(tmp_path: Path, format_: str) -> None:
     path = tmp_path / f"blues.00000.{'au' if format_ == 'AU' else 'wav'}"
     soundfile.write(path, np.zeros(2205), 22050, format=format_)
-    assert [track.id for track in read_folder(tmp_path).tracks] == ["blues.00000"]
+    assert [track.id for track in read_folder(tmp_path)] == ["blues.00000"]
 
 
 def test_paths_outside_the_manifest_s_folder_are_absolute(tmp_path: Path) -> None:
     write_sound(tmp_path / "music/x.wav")
     read = read_folder(tmp_path / "music", tmp_path / "lists/metadata.csv")
-    assert read.tracks[0].audio_path == tmp_path / "music/x.wav"
+    assert read[0].audio_path == tmp_path / "music/x.wav"
 
 
 def test_a_folder_that_is_missing_or_without_music_is_an_error(tmp_path: Path) -> None:

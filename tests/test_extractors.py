@@ -335,7 +335,7 @@ def test_a_feature_loads_only_the_libraries_that_it_needs(collection, directory,
             f"from pathlib import Path; feature, directory, metadata = {code}\n"
             "tracks = manifest.read(metadata)\n"
             "lyrics = extractors.prepare(tracks, feature, Path(directory))\n"
-            "extractors.build(feature, Path(directory), lyrics)(tracks.tracks[0])\n"
+            "extractors.build(feature, Path(directory), lyrics)(tracks[0])\n"
         )
     script += f"sys.exit(' '.join(n for n in {unwanted.split()} if n in sys.modules))"
     environment = {**os.environ, "XLA_FLAGS": ""}

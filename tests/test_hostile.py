@@ -79,8 +79,8 @@ def test_any_cells_are_read_as_they_are_or_refused(tmp_path, rows):
     files.write_csv(path, columns, [dict(zip(columns, row, strict=True)) for row in rows])
     read = assert_refused_or_read(path)
     if read:
-        assert [track.lyrics for track in read.tracks] == [row[1] for row in rows]
-        assert [track.id for track in read.tracks] == [row[0].strip() for row in rows]
+        assert [track.lyrics for track in read] == [row[1] for row in rows]
+        assert [track.id for track in read] == [row[0].strip() for row in rows]
 
 
 @many
@@ -132,7 +132,7 @@ def test_an_id_that_no_file_should_hold_is_named_by_its_line(tmp_path, row, what
 def test_ten_thousand_columns_are_read_and_named_when_one_is_double(tmp_path):
     names = [f"column {i}" for i in range(10_000)]
     (tmp_path / "a.csv").write_text(",".join(["id", *names]) + "\n" + "x," * 10_000 + "y\n")
-    assert manifest.read(tmp_path / "a.csv").tracks[0].columns["column 9999"] == "y"
+    assert manifest.read(tmp_path / "a.csv")[0].columns["column 9999"] == "y"
     (tmp_path / "b.csv").write_text(",".join(["id", *names, "column 7"]) + "\n")
     with pytest.raises(UserError, match="'column 7' twice"):
         manifest.read(tmp_path / "b.csv")

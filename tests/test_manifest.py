@@ -20,7 +20,7 @@ def write(tmp_path: Path, content: str | bytes) -> Path:
 def test_columns_beyond_the_known_ones_are_kept(tmp_path):
     path = write(tmp_path, "id,audio_path,artist,label\na,a.wav,Ann , rock\nb,b.wav,,\n")
     read = manifest.read(path)
-    assert [track.id for track in read.tracks] == ["a", "b"]
+    assert [track.id for track in read] == ["a", "b"]
     assert read.column("artist", ["b", "a"]) == ["", "Ann"]
     assert read.column("label", ["a"]) == ["rock"]
     assert read.column("no such column", ["a"]) == [""]
@@ -31,14 +31,14 @@ def test_columns_beyond_the_known_ones_are_kept(tmp_path):
 def test_byte_order_marks_and_line_ends_do_not_matter(tmp_path, encode, newline):
     text = newline.join(["id,lyrics", 'ä,"one', 'two"', "b,", ""])
     read = manifest.read(write(tmp_path, encode(text)))
-    assert [track.id for track in read.tracks] == ["ä", "b"]
-    assert read.tracks[0].lyrics.split() == ["one", "two"]
+    assert [track.id for track in read] == ["ä", "b"]
+    assert read[0].lyrics.split() == ["one", "two"]
 
 
 def test_very_long_lyrics_are_read(tmp_path):
     lyrics = "la " * 1_000_000
     read = manifest.read(write(tmp_path, f"id,lyrics\na,{lyrics}\n"))
-    assert read.tracks[0].lyrics == lyrics
+    assert read[0].lyrics == lyrics
 
 
 def test_audio_paths_are_absolute_or_beside_the_manifest_or_in_the_current_directory(
@@ -52,7 +52,7 @@ def test_audio_paths_are_absolute_or_beside_the_manifest_or_in_the_current_direc
     monkeypatch.chdir(elsewhere)
     rows = f"a,{elsewhere / 'x.wav'}\nb,beside.wav\nc,current.wav\nd,missing.wav\ne,\n"
     read = manifest.read(write(folder, "id,audio_path\n" + rows))
-    assert [track.audio_path for track in read.tracks] == [
+    assert [track.audio_path for track in read] == [
         elsewhere / "x.wav",
         folder / "beside.wav",
         Path("current.wav"),
@@ -109,7 +109,7 @@ def test_any_cells_survive_the_round_trip_through_csv(tmp_path, rows):
     writer.writerow(["id", "label", "lyrics"])
     writer.writerows([f"{i}", label, lyrics] for i, (label, lyrics) in enumerate(rows))
     read = manifest.read(write(tmp_path, text.getvalue()))
-    assert [track.lyrics for track in read.tracks] == [lyrics for _, lyrics in rows]
+    assert [track.lyrics for track in read] == [lyrics for _, lyrics in rows]
     ids = [str(i) for i in range(len(rows))]
     assert read.column("label", ids) == [label.strip() for label, _ in rows]
 
@@ -119,4 +119,4 @@ def test_any_cells_survive_the_round_trip_through_csv(tmp_path, rows):
 def test_arbitrary_bytes_are_read_or_refused_in_a_sentence(tmp_path, content):
     path = write(tmp_path, b"id,label\n" + content)
     with contextlib.suppress(UserError):
-        assert all(track.id for track in manifest.read(path).tracks)
+        assert all(track.id for track in manifest.read(path))

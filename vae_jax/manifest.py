@@ -6,12 +6,13 @@ others (artist, title, ...), which are kept and can be named in configs.
 
 import csv
 import os
-import unicodedata
+import re
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, overload
 
 from vae_jax import files, urls
 from vae_jax.errors import UserError
@@ -19,6 +20,8 @@ from vae_jax.urls import Location
 
 MAX_FIELD = 64 * 2**20  # characters; the csv module's own limit would refuse long lyrics
 MAX_ID = 1000  # characters; every array of ids takes the longest id's memory for each
+MAX_SHARED = 10_000  # values of a column that its rows share; with more, most are of one row
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,46 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """The tracks of one `metadata.csv`, in file order."""
+class Manifest(Sequence[Track]):
+    """The tracks of one `metadata.csv`, in file order.
+
+    They are held column by column, and a `Track` is made when it is asked for: a million of them
+    would take a gigabyte, and a look at the disk each. A slice is a manifest too.
+
+    Attributes
+    ----------
+    path
+        The file; audio is looked for beside it.
+    ids
+        Of all tracks.
+    columns
+        The cells of each other column, by name: of `audio_path` as they are written there, of
+        `lyrics` in full, of all others stripped.
+    """
 
     path: Location
-    columns: tuple[str, ...]
-    tracks: tuple[Track, ...]
+    ids: Sequence[str]
+    columns: Mapping[str, Sequence[str]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, row: int) -> Track: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> "Manifest": ...
+
+    def __getitem__(self, row: int | slice) -> "Track | Manifest":
+        cells: dict[str, Any] = {name: values[row] for name, values in self.columns.items()}
+        if isinstance(row, slice):
+            return replace(self, ids=self.ids[row], columns=cells)
+        audio_path = _resolve(urls.parent(self.path), cells.pop("audio_path", ""))
+        return Track(self.ids[row], audio_path, cells.pop("lyrics", ""), cells)
 
     def column(self, name: str, ids: Sequence[str]) -> list[str]:
         """Return a column's values for `ids`; missing columns and values are empty strings."""
-        values = {track.id: track.columns.get(name, "") for track in self.tracks}
+        values = dict(zip(self.ids, self.columns.get(name, ()), strict=False))
         return [values.get(id_, "") for id_ in ids]
 
 
@@ -80,8 +113,7 @@ def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
     try:
         with urls.local(path) as local, open(local, encoding="utf-8-sig", newline="") as file:
             rows = _rows(path, _lines(path, file))
-            columns = _header(path, next(rows, None), requires)
-            tracks = tuple(_tracks(path, columns, rows))
+            columns = _cells(path, _header(path, next(rows, None), requires), rows)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 (byte {error.start} of a block): save it as UTF-8 CSV."
@@ -91,9 +123,10 @@ def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
             f"cannot read the manifest {path} ({error.strerror}): "
             "set config.manifest to a CSV file."
         ) from error
-    if not tracks:
+    ids = columns.pop("id")
+    if not ids:
         raise UserError(f"{path} has no rows: add one per track below the header.")
-    return Manifest(path, columns, tracks)
+    return Manifest(path, ids, columns)
 
 
 def _lines(path: Location, file: TextIO) -> Iterator[str]:
@@ -145,41 +178,54 @@ def _header(
     return columns
 
 
-def _tracks(
-    path: Location, columns: tuple[str, ...], rows: Iterator[tuple[int, list[str]]]
-) -> Iterator[Track]:
-    seen: dict[str, int] = {}
-    folder = urls.parent(path)
+def _cells(
+    path: Location, header: tuple[str, ...], rows: Iterator[tuple[int, list[str]]]
+) -> dict[str, list[str]]:
+    """Return the cells of each column, checked."""
+    columns: dict[str, list[str]] = {name: [] for name in header}
+    ids, paths = columns["id"], columns.get("audio_path", [""])
+    known: set[str] = set()
+    lines = array("q")
+    keep = [(values.append, _keeper(name)) for name, values in columns.items()]
     for line, cells in rows:
-        if len(cells) != len(columns):
+        if len(cells) != len(header):
             raise UserError(
                 f"{path}, line {line}: {len(cells)} cells, but the header names "
-                f"{len(columns)} columns; quote cells that hold commas."
+                f"{len(header)} columns; quote cells that hold commas."
             )
-        values = dict(zip(columns, cells, strict=True))
-        id_ = values.pop("id").strip()
+        for (append, kept), cell in zip(keep, cells, strict=True):
+            append(kept(cell))
+        id_ = ids[-1]
         if not id_:
             raise UserError(f"{path}, line {line}: the id is empty; give every track its own id.")
         if len(id_) > MAX_ID:
             raise UserError(f"{path}, line {line}: the id is longer than {MAX_ID} characters.")
-        if "\0" in values.get("audio_path", "") or any(map(_is_control, id_)):
+        if _CONTROL.search(id_) or "\0" in paths[-1]:
             raise UserError(f"{path}, line {line}: a NUL or control character; remove it.")
-        if id_ in seen:
+        if id_ in known:
             raise UserError(
-                f"{path}, line {line}: the id {id_!r} is already used in line {seen[id_]}; "
-                "ids must be unique."
+                f"{path}, line {line}: the id {id_!r} is already used in line "
+                f"{lines[ids.index(id_)]}; ids must be unique."
             )
-        seen[id_] = line
-        yield Track(
-            id=id_,
-            audio_path=_resolve(folder, values.pop("audio_path", "").strip()),
-            lyrics=values.pop("lyrics", ""),
-            columns={name: value.strip() for name, value in values.items()},
-        )
+        known.add(id_)
+        lines.append(line)
+    return columns
 
 
-def _is_control(character: str) -> bool:
-    return unicodedata.category(character) == "Cc"
+def _keeper(name: str) -> Callable[[str], str]:
+    """Return what makes of a column's cell what is kept of it."""
+    if name == "lyrics":
+        return str
+    if name in ("id", "audio_path"):
+        return str.strip
+    shared: dict[str, str] = {}
+
+    def keep(cell: str) -> str:
+        """Strip; let the rows that say the same, such as a genre, share one string."""
+        cell = cell.strip()
+        return shared.setdefault(cell, cell) if len(shared) < MAX_SHARED else cell
+
+    return keep
 
 
 def _quoted(name: str) -> str:

@@ -88,7 +88,7 @@ def features(this: Run) -> bool:
         if count:
             logging.warning(
                 "features: %d of %d tracks %s; %s says why",
-                *(count, len(this.manifest.tracks), fate, this.outdir / FAILED),
+                *(count, len(this.manifest), fate, this.outdir / FAILED),
             )
     return changed
 
@@ -175,7 +175,7 @@ def cluster(this: Run) -> bool:
         hashes,
         [*(config[key] for key in ("cluster", "seed")), this.baselines],
         config["model"]["condition"],
-        [[track.columns.get(name, "") for name in columns] for track in this.manifest.tracks],
+        [this.manifest.ids, *map(this.manifest.columns.get, columns)],
     ]
 
     def write() -> None:
@@ -199,10 +199,7 @@ def visualize(this: Run) -> bool:
         _hashes(this, inputs, "cluster"),
         [files.sha256(path) if path.exists() else None for path in optional],
         [*(config[key] for key in ("visualize", "seed")), this.baselines],
-        [
-            [track.columns.get(name, "") for name in config["visualize"]["color_by"]]
-            for track in this.manifest.tracks
-        ],
+        [this.manifest.ids, *map(this.manifest.columns.get, config["visualize"]["color_by"])],
     ]
 
     def write() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from vae_jax import files, record_store, records, urls
+from vae_jax import files, record_store, records
 from vae_jax.errors import UserError
 from vae_jax.features import extractors, pool
 from vae_jax.features.shards import Failure, ShardJob, is_done
@@ -69,7 +69,7 @@ def extract(
         if feature["runner"] == "beam":
             _beam().run(todo, processes, beam_options)
         else:
-            pool.run(todo, processes, len(manifest.tracks))
+            pool.run(todo, processes, len(manifest))
     markers = [files.read_sealed_json(records.marker_path(directory, job.shard)) for job in jobs]
     failures = [Failure(**failure) for marker in markers for failure in marker["failed"]]
     if not any(marker["ids"] for marker in markers):
@@ -98,13 +98,12 @@ def _plan(
 ) -> tuple[list[ShardJob], int]:
     """Return a job per shard, and the number of processes to share them."""
     size = feature["shard_size"]
-    chunks = [manifest.tracks[i : i + size] for i in range(0, len(manifest.tracks), size)]
+    chunks = [manifest[i : i + size] for i in range(0, len(manifest), size)]
     workers = feature["num_workers"] or len(os.sched_getaffinity(0))
     processes = min(workers, len(chunks))
     num_threads = -(-workers // processes)
-    root = urls.parent(manifest.path)
     jobs = [
-        ShardJob(directory, root, k, tracks, feature, lyrics, num_threads, store)
+        ShardJob(directory, k, tracks, feature, lyrics, num_threads, store)
         for k, tracks in enumerate(chunks)
     ]
     return jobs, processes

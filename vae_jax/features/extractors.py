@@ -177,7 +177,7 @@ def prepare(
     """
     if feature["name"] not in WITH_LYRICS:
         return None
-    texts = [track.lyrics for track in manifest.tracks if track.lyrics.strip()]
+    texts = [text for text in manifest.columns.get("lyrics", ()) if text.strip()]
     path, marker = directory / records.LYRICS, directory / LYRICS_MARKER
     settings = {
         "embed_dim": feature["lyrics_embed_dim"],

@@ -19,7 +19,7 @@ from vae_jax import files, record_store, records, urls
 from vae_jax.config import feature_settings
 from vae_jax.features import extractors
 from vae_jax.features.extractors import Extracted
-from vae_jax.manifest import Track
+from vae_jax.manifest import Manifest, Track
 from vae_jax.records import ArraySpec, Statistics
 from vae_jax.urls import Location
 
@@ -54,8 +54,6 @@ class ShardJob:
 
     Attributes
     ----------
-    root
-        The manifest's folder; a collection that moves as a whole keeps its features.
     feature
         `config.feature` as a plain dict, so that a job can be sent to any process.
     lyrics
@@ -67,9 +65,8 @@ class ShardJob:
     """
 
     directory: Path
-    root: Location
     shard: int
-    tracks: tuple[Track, ...]
+    tracks: Manifest
     feature: Mapping[str, Any]
     lyrics: str | None
     num_threads: int
@@ -78,33 +75,30 @@ class ShardJob:
     @property
     def fingerprint(self) -> str:
         """Changes with the rows, the audio files' sizes and times, and how they are described."""
-        states = urls.states(track.audio_path for track in self.tracks)
+        tracks, root = list(self.tracks), urls.parent(self.tracks.path)
+        states = urls.states(track.audio_path for track in tracks)
         return files.fingerprint(
             FEATURE_VERSION,
             feature_settings(self.feature),
             self.lyrics,
             [
-                _track_fingerprint(track, state, self.root)
-                for track, state in zip(self.tracks, states, strict=True)
+                _track_fingerprint(track, state, root)  # a collection may move as a whole
+                for track, state in zip(tracks, states, strict=True)
             ],
         )
 
     def to_json(self) -> bytes:
         """Return the job as JSON, for workers anywhere."""
-        tracks = [track.__dict__ for track in self.tracks]
+        tracks = self.tracks.__dict__
         return json.dumps({**self.__dict__, "tracks": tracks}, default=str).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> "ShardJob":
         """Rebuild a job from `to_json`."""
         job = cls(**json.loads(text))
-        tracks = [
-            Track(**values | {"audio_path": path and urls.location(path)})
-            for values in cast(list[dict[str, Any]], job.tracks)
-            for path in [values["audio_path"]]
-        ]
-        root = urls.location(job.root)
-        return replace(job, directory=Path(job.directory), root=root, tracks=tuple(tracks))
+        tracks = Manifest(**cast(dict[str, Any], job.tracks))
+        tracks = replace(tracks, path=urls.location(tracks.path))
+        return replace(job, directory=Path(job.directory), tracks=tracks)
 
 
 def write_shard(
@@ -119,9 +113,9 @@ def write_shard(
     missing = {name: spec.missing() for name, spec in specs.items()}
     statistics = {name: Statistics.none_of(spec) for name, spec in specs.items() if spec.shape}
     serialize, content = records.serializer(specs), io.BytesIO()
-    ids, offsets, num_frames, failed = [], [], [], []
+    tracks, ids, offsets, num_frames, failed = list(job.tracks), [], [], [], []
     with ThreadPoolExecutor(job.num_threads) as pool:
-        for track, result in zip(job.tracks, pool.map(extractor, job.tracks), strict=True):
+        for track, result in zip(tracks, pool.map(extractor, tracks), strict=True):
             on_track(result)
             if isinstance(result, str):
                 failed.append(Failure.of(track, result))
