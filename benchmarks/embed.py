@@ -86,7 +86,7 @@ def forward(folder: Path, batch_size: int) -> Callable[[], Any]:
     encoder, stored = _encoder(folder), records.Records(folder / "records")
     source = Source(stored)
     model, view = encoder.description.build()
-    size = min(batch_size, max(1, embed.BATCH_BYTES // source.bytes_per_track), len(stored))
+    size = min(batch_size, max(1, embed.BATCH_BYTES // stored.bytes_per_track), len(stored))
     tracks = jax.device_put(source.load(np.arange(size)))
     variables = jax.device_put({"params": encoder.best_params})
     program = jax.jit(lambda v, t: model.apply(v, view.whole(t), method="encode"))

@@ -1,5 +1,6 @@
 """Records: writing, shuffled reads of segments, and opening, against tf.data on the same bytes."""
 
+import itertools
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -161,10 +162,13 @@ def segments(directory: Path) -> Callable[[], Any]:
         order = rng.permutation(len(stored))[: len(stored) // BATCH * BATCH]
         for batch in order.reshape(-1, BATCH):
             starts = rng.integers(0, stored.num_frames[batch] - SEGMENT_FRAMES + 1)
+            frames = itertools.chain.from_iterable(
+                stored.load(part)["features"] for part in stored.parts(batch)
+            )
             np.stack(
                 [
-                    stored.read(int(position))["features"][start : start + SEGMENT_FRAMES]
-                    for position, start in zip(batch, starts, strict=True)
+                    track[start : start + SEGMENT_FRAMES]
+                    for track, start in zip(frames, starts, strict=True)
                 ]
             )
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from vae_jax import records
 from vae_jax.config import get_config, to_dict
 
 NUM_SEEDS = 8
+PRODUCTS = "its matrix products by BLAS"
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,11 @@ def _mlp(setting: Setting, sizes: Sizes) -> Iterator[Line]:
     variants = ("eager", "fused", "compiled") if has("torch") else ()
     tasks = {"vae_jax": Task(ours, (setting,))}
     tasks |= {f"torch {variant}": Task(peer, (setting, variant)) for variant in variants}
+    tasks[PRODUCTS] = Task(products, (setting,))
     timings = race(tasks, sizes.repeats)
     for variant, goals in (("eager", {"ratio": 2.5}), ("fused", {"ratio": 1.5}), ("compiled", {})):
         yield _line(f"MLP VAE 60-256-128-16, batch {setting.batch_size}", setting, timings,
-                    f"torch {variant}", goals)  # fmt: skip
+                    f"torch {variant}", goals, bound=PRODUCTS)  # fmt: skip
     yield _compilations("MLP VAE: compilations after the first dispatch", timings)
     tasks = {
         "seeds at once": Task(bare, (setting, NUM_SEEDS)),
@@ -161,8 +164,10 @@ def _line(
     peer_name: str,
     goals: Mapping[str, float],
     mine: str = "vae_jax",
+    bound: str | None = None,
 ) -> Line:
-    return compared(what, setting.steps, "steps/s", timings, mine, peer=peer_name, goals=goals)
+    rates = (what, setting.steps, "steps/s", timings, mine)
+    return compared(*rates, peer=peer_name, bound=bound, goals=goals)
 
 
 def _compilations(what: str, timings: Mapping[str, Timing]) -> Line:
@@ -281,6 +286,30 @@ def transposed(setting: Setting) -> Callable[[], None]:
     return bare(setting, 0, vae)
 
 
+def products(setting: Setting) -> Callable[[], None]:
+    """Return the matrix products of the MLP's steps, forwards and backwards, by BLAS alone."""
+    model, batch_size = setting.model, setting.batch_size
+    input_dim = 2 * setting.feature["n_mfcc"]
+    encoder = (input_dim, *model["hidden_dims"], 2 * model["latent_dim"])
+    decoder = (model["latent_dim"], *reversed(model["hidden_dims"]), input_dim)
+    shapes = [*pairwise(encoder), *pairwise(decoder)]
+    layers = [
+        (np.ones((batch_size, n), np.float32), np.ones((n, m), np.float32),
+         np.ones((batch_size, m), np.float32))
+        for n, m in shapes
+    ]  # fmt: skip
+
+    def run() -> None:
+        for _ in range(setting.steps):
+            for x, weights, gradient in layers:
+                np.matmul(x, weights)
+                np.matmul(x.T, gradient)
+            for _, weights, gradient in layers[1:]:  # the input needs no gradient
+                np.matmul(gradient, weights.T)
+
+    return run
+
+
 def peer(setting: Setting, variant: str) -> Callable[[], None]:
     """Return training by PyTorch."""
     step, _ = _torch_program(setting, variant)
@@ -308,7 +337,7 @@ def _torch_program(
     config = setting.config()
     stored, model = records.Records(setting.directory), config["model"]
     known = stored.statistics["features"]
-    data = stored.stack("features", np.arange(len(stored))).astype(np.float32)
+    data = stored.load(np.arange(len(stored)))["features"].astype(np.float32)
     data = ((data - known.mean) / known.std).astype(np.float32)
     if model["name"] == "mlp":
         vae = torch_peers.mlp(

@@ -21,7 +21,7 @@ from benchmarks import (
 )
 from benchmarks import records as record_benchmarks
 from benchmarks.measure import Line, Task, Timing
-from tests.conftest import as_tfds_reads
+from tests.conftest import as_tfds_reads, read_shard
 from vae_jax import records
 
 TINY_VECTORS = {**record_benchmarks.feature("mfcc"), "shard_size": 8}
@@ -34,7 +34,7 @@ def nap(results):
 def test_synthetic_records_are_read_like_extracted_ones(tmp_path):
     synthetic.write_records(tmp_path, TINY_VECTORS, 20)
     stored = records.Records(tmp_path)
-    values = stored.stack("features", np.arange(20))
+    values = stored.load(np.arange(20))["features"]
     assert stored.ids.tolist() == [f"track-{i}" for i in range(20)]
     assert as_tfds_reads(tmp_path)[13]["label"] == b"group-3"
     np.testing.assert_allclose(stored.statistics["features"].mean, values.mean(axis=0), atol=1e-6)
@@ -86,7 +86,7 @@ def test_records_are_written_and_read_in_segments_and_opened(tmp_path):
     feature = record_benchmarks.feature("logmelspec")
     synthetic.write_records(tmp_path, feature, 40, 70)
     record_benchmarks.writing(tmp_path / "written", 2, 8)()
-    assert len(list(records.read_shard(tmp_path / "written"))) == 2
+    assert len(list(read_shard(tmp_path / "written"))) == 2
     for make in (record_benchmarks.segments, record_benchmarks.vectors, record_benchmarks.opening):
         make(tmp_path)()
 

@@ -9,7 +9,7 @@ from vae_jax.config import get_config, to_dict
 from vae_jax.description import Description
 from vae_jax.features.spectral import SpectralSpec, mel_filters
 from vae_jax.models.vae import Inputs
-from vae_jax.records import ArraySpec, Statistics
+from vae_jax.records import ArraySpec, Records, Statistics
 
 RNG = np.random.default_rng(0)
 SPECS = {
@@ -24,7 +24,7 @@ SPECS = {
 }
 
 
-class Tracks:
+class Tracks(Records):
     """Stands in for records: `num_tracks` tracks with arrays in units far from standardised."""
 
     def __init__(self, arrays, num_tracks, without_audio=()):
@@ -41,7 +41,10 @@ class Tracks:
             for name, spec in arrays.items()
             if spec.shape
         }
-        self.lyrics = None
+
+    @property
+    def lyrics(self):
+        return None
 
     def _make(self, i, without_audio):
         record = {}
@@ -53,11 +56,11 @@ class Tracks:
             record |= {"has_audio": np.array(0, np.uint8), "audio": 0 * record["audio"]}
         return record
 
-    def __len__(self):
-        return len(self.ids)
-
-    def read(self, position):
-        return self._records[position]
+    def load(self, positions):
+        rows = [self._records[position] for position in positions]
+        arrays = {name: [row[name] for row in rows] for name in self.arrays}
+        is_frames = {name: None in spec.shape for name, spec in self.arrays.items()}
+        return {name: x if is_frames[name] else np.stack(x) for name, x in arrays.items()}
 
 
 def encoder_of(tracks, feature, model, conditions=(), **settings):
@@ -99,7 +102,7 @@ def test_inputs_are_in_stored_units_and_outputs_are_the_models(feature, model, s
     assert data.ids.tolist() == [f"t{i}" for i in (0, 2, 5, 7, 10, 12, 15, 17)]
     name = "audio" if feature == "hybrid" else "features"
     for i, id_ in enumerate(data.ids):
-        stored = tracks.read(int(id_[1:]))[name].astype(np.float32)
+        stored = tracks.load([int(id_[1:])])[name][0].astype(np.float32)
         if feature == "logmelspec":
             first = 4 * ((max(len(stored) // 4, 1) - 1) // 2)
             stored = stored[(first + np.arange(4)) % len(stored)]  # repeated if too short

@@ -61,7 +61,7 @@ def test_records_hold_every_track_in_manifest_order(collection, directory):
     assert stored.ids.tolist() == [f"track-{i}" for i in range(14)]
     example = as_tfds_reads(directory)[5]
     assert (example["id"], example["label"], example["duration"]) == (b"track-5", b"chord", 1)
-    features = stored.stack("features", range(14))
+    features = stored.load(range(14))["features"]
     assert features.shape == (14, 16)
     statistics = stored.statistics["features"]
     np.testing.assert_allclose(statistics.mean, features.astype(float).mean(axis=0), rtol=1e-6)
@@ -104,11 +104,11 @@ def test_removed_rows_leave_no_shards_behind(collection, directory):
 
 
 def test_a_changed_audio_file_redoes_its_shard(collection, directory):
-    before = records.Records(directory).stack("features", range(14))
+    before = records.Records(directory).load(range(14))["features"]
     sound, rate = soundfile.read(collection.parent / "audio" / "0.wav")
     soundfile.write(collection.parent / "audio" / "5.wav", sound * 0.5, rate)
     changed, _ = run(collection, directory)
-    after = records.Records(directory).stack("features", range(14))
+    after = records.Records(directory).load(range(14))["features"]
     assert changed
     assert (before != after).any(axis=1).nonzero()[0].tolist() == [5]
 
@@ -139,10 +139,10 @@ def test_a_flipped_bit_that_leaves_the_time_unchanged_is_found_on_reading(collec
     os.utime(shard, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert run(collection, directory) == (False, [])
     with pytest.raises(records.DamagedRecord, match="00001") as error:
-        records.Records(directory).stack("features", range(14))
+        records.Records(directory).load(range(14))["features"]
     records.invalidate(error.value)
     run(collection, directory)
-    assert len(records.Records(directory).stack("features", range(14))) == 14
+    assert len(records.Records(directory).load(range(14))["features"]) == 14
 
 
 def test_a_copy_with_new_times_is_trusted_for_its_hash(collection, directory, tmp_path):
@@ -155,7 +155,7 @@ def test_the_numbers_of_workers_and_shards_change_no_feature(collection, directo
     assert contents(tmp_path / "three") == contents(directory)
     run(collection, tmp_path / "one", shard_size=100)
     one, many = records.Records(tmp_path / "one"), records.Records(directory)
-    assert (one.stack("features", range(14)) == many.stack("features", range(14))).all()
+    assert (one.load(range(14))["features"] == many.load(range(14))["features"]).all()
 
 
 def test_bad_tracks_are_listed_with_their_reasons_and_the_rest_is_kept(collection, directory):

@@ -75,13 +75,18 @@ def directory(tmp_path):
     return tmp_path / "records"
 
 
+def track(stored, position):
+    """Return one track's arrays by name."""
+    return {name: values[0] for name, values in stored.load([position]).items()}
+
+
 @pytest.mark.parametrize("embed_dim", [0, 4])
 @pytest.mark.usefixtures("in_process")
 def test_lyrics_are_embedded_as_if_all_at_once(collection, directory, embed_dim):
     run(collection, directory, "lyrics_tfidf", lyrics_embed_dim=embed_dim)
     embedding = lyrics.fit(SONGS, embed_dim=embed_dim)
     stored = records.Records(directory)
-    assert (stored.stack("features", range(NUM_TRACKS)) == embedding.transform(SONGS)).all()
+    assert (stored.load(range(NUM_TRACKS))["features"] == embedding.transform(SONGS)).all()
     assert stored.arrays["features"].shape == (embedding.dim,)
     assert as_tfds_reads(directory)[0]["duration"] == 0
     assert stored.lyrics == embedding.to_dict()
@@ -109,7 +114,7 @@ def test_a_hybrid_holds_what_each_feature_alone_does(collection, tmp_path, audio
         alone = records.Records(tmp_path / name)
         assert hybrid.arrays[name] == alone.arrays["features"]
         for position in range(NUM_TRACKS):
-            record, expected = hybrid.read(position), alone.read(position)["features"]
+            record, expected = track(hybrid, position), track(alone, position)["features"]
             assert record[name].dtype == expected.dtype
             assert np.array_equal(record[name], expected)
             assert record[f"has_{name}"] == 1
@@ -128,7 +133,7 @@ def test_a_missing_modality_is_zeros_a_flag_and_no_part_of_the_statistics(
     _, failures = run(collection, directory, "hybrid", audio_feature=audio_feature)
     assert failures == []
     stored = records.Records(directory)
-    tracks = [stored.read(position) for position in range(NUM_TRACKS)]
+    tracks = [track(stored, position) for position in range(NUM_TRACKS)]
     assert [int(track["has_audio"]) for track in tracks] == [0, 0, 0, 1, 1, 0, 1, 1]
     assert [int(track["has_lyrics"]) for track in tracks] == [1, 1, 1, 0, 1, 1, 0, 1]
     missing = np.zeros((0, 32), np.float16) if audio_feature == "logmelspec" else np.zeros(16)
@@ -171,7 +176,7 @@ def test_a_hybrid_track_fails_only_without_both_and_a_loss_is_told(collection, d
 def test_lyrics_are_scaled_by_one_number_which_keeps_their_proportions(collection, directory):
     run(collection, directory, "lyrics_tfidf")
     stored = records.Records(directory)
-    features = stored.stack("features", range(NUM_TRACKS)).astype(np.float64)
+    features = stored.load(range(NUM_TRACKS))["features"].astype(np.float64)
     statistics = stored.statistics["features"]
     np.testing.assert_allclose(statistics.mean, features.mean(axis=0), atol=1e-9)
     expected = np.full(4, np.sqrt(features.var(axis=0).mean()))
@@ -259,7 +264,7 @@ def test_an_embedding_that_is_passed_in_is_used_as_it_is(collection, directory, 
     run(collection, tmp_path / "new", name, lyrics=trained.lyrics)
     new = records.Records(tmp_path / "new")
     assert new.lyrics == trained.lyrics
-    assert (new.read(1)[array] == trained.read(6)[array]).all()
+    assert (track(new, 1)[array] == track(trained, 6)[array]).all()
     before = times(tmp_path / "new")
     assert run(collection, tmp_path / "new", name, lyrics=trained.lyrics) == (False, [])
     assert times(tmp_path / "new") == before
@@ -273,7 +278,7 @@ def test_an_embedding_serves_tracks_without_any_lyrics(collection, directory, tm
     edit(collection, lyrics=dict.fromkeys(range(NUM_TRACKS), ""))
     run(collection, tmp_path / "new", "hybrid", lyrics=records.Records(directory).lyrics)
     new = records.Records(tmp_path / "new")
-    assert not new.stack("has_lyrics", range(NUM_TRACKS)).any()
+    assert not new.load(range(NUM_TRACKS))["has_lyrics"].any()
     assert new.statistics["lyrics"].std.tolist() == [1, 1, 1, 1]
 
 
@@ -299,7 +304,7 @@ def test_the_numbers_of_workers_and_shards_change_no_feature(collection, tmp_pat
     run(collection, tmp_path / "one", "hybrid", shard_size=100)
     two, one = records.Records(tmp_path / "two"), records.Records(tmp_path / "one")
     for position in range(NUM_TRACKS):
-        a, b = two.read(position), one.read(position)
+        a, b = track(two, position), track(one, position)
         assert a.keys() == b.keys()
         assert all(np.array_equal(a[name], b[name]) for name in a)
     for name in ("audio", "lyrics"):

@@ -42,8 +42,8 @@ class StubRecords(Records):
     def lyrics(self):
         return None
 
-    def read(self, position):
-        return {"features": self._frames[position]}
+    def load(self, positions):
+        return {"features": [self._frames[position] for position in positions]}
 
 
 def settings(**model):

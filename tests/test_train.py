@@ -35,8 +35,8 @@ class StubRecords(records.Records):
     def lyrics(self):
         return None
 
-    def read(self, position):
-        return {"features": self._values[position]}
+    def load(self, positions):
+        return {"features": self._values[positions]}
 
 
 def settings(**changes):

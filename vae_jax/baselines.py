@@ -20,12 +20,16 @@ def summaries(records: Records, positions: np.ndarray) -> dict[str, np.ndarray]:
 
     Frames become their mean, standard deviation and mean absolute change per band.
     """
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in records.arrays}
-    for position in positions:
-        record = records.read(int(position))
-        for name, values in columns.items():
-            values.append(_summary(record[name]) if record[name].ndim == 2 else record[name])
-    return {name: np.stack(values) for name, values in columns.items()}
+    parts = [
+        {
+            name: np.stack([_summary(frames) for frames in values])
+            if isinstance(values, list)
+            else values
+            for name, values in records.load(part).items()
+        }
+        for part in records.parts(positions)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in records.arrays}
 
 
 def statistics(records: Records, parts: Iterable[Arrays]) -> dict[str, Statistics]:

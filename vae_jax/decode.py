@@ -120,7 +120,7 @@ def _evenly_spaced(records: Records, name: str) -> np.ndarray:
     """Return up to `NUM_TRACKS` positions of tracks that have an array, int32."""
     bounds = np.linspace(0, len(records), min(NUM_TRACKS, len(records)) + 1).astype(int)
     found = [
-        next((i for i in range(*part) if records.read(i).get(f"has_{name}", 1)), None)
+        next((i for i in range(*part) if records.load([i]).get(f"has_{name}", [1])[0]), None)
         for part in pairwise(bounds)
     ]
     return np.array([position for position in found if position is not None], np.int32)

@@ -100,7 +100,7 @@ class Encoder:
 
         program = jax.jit(encode, out_shardings=sharding.rows(mesh))  # nothing is exchanged
         params = sharding.place_whole(mesh, self.params)
-        size = min(batch_size, max(1, BATCH_BYTES // source.bytes_per_track))
+        size = min(batch_size, max(1, BATCH_BYTES // records.bytes_per_track))
         batches = [
             input_pipeline.pad(input_pipeline.in_batches(part, size), mesh.size) for part in parts
         ]

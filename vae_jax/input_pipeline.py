@@ -86,11 +86,6 @@ class Source:
     def __len__(self) -> int:
         return len(self.records)
 
-    @property
-    def bytes_per_track(self) -> int:
-        """Bytes of one track's arrays."""
-        return sum(array.nbytes for array in self.load(np.zeros(1, np.int32)).values())
-
     def load(self, positions: np.ndarray) -> Arrays:
         """Read the arrays of tracks, [n, ...]; frames are padded to the longest track's."""
         most = int(self.records.num_frames.max())
@@ -98,11 +93,16 @@ class Source:
             name: np.zeros((len(positions), *(size or most for size in spec.shape)), spec.dtype)
             for name, spec in self.records.arrays.items()
         }
-        for row, position in enumerate(positions):
-            record = self.records.read(int(position))
-            for name, array in arrays.items():
-                value = record[name]
-                array[(row, slice(len(value))) if value.ndim else row] = value
+        done = 0
+        for part in self.records.parts(positions):
+            for name, values in self.records.load(part).items():
+                rows = arrays[name][done : done + len(part)]
+                if isinstance(values, list):
+                    for row, frames in zip(rows, values, strict=True):
+                        row[: len(frames)] = frames
+                else:
+                    rows[:] = values
+            done += len(part)
         if most:
             arrays["num_frames"] = self.records.num_frames[positions]
         if self.conditions is not None:
@@ -130,7 +130,7 @@ class Feed:
     ) -> None:
         self._source, self._mesh = source, mesh
         self._batch_size = batch_size
-        per_track = source.bytes_per_track  # reads a record
+        per_track = source.records.bytes_per_track
         fits = per_track * len(source) <= max_resident
         self._max_batches = math.inf if fits else DISPATCH_BYTES // (per_track * batch_size)
         tracks = precompute(source.load(np.arange(len(source)))) if fits else {}

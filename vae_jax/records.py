@@ -12,10 +12,12 @@ the data, all little-endian.
 """
 
 import functools
+import math
 import mmap
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,8 +26,9 @@ import google_crc32c
 import numpy as np
 from absl import logging
 
-from vae_jax import files
+from vae_jax import examples, files
 from vae_jax.errors import UserError
+from vae_jax.examples import Places
 
 DATASET = "tracks"
 SPLIT = "train"
@@ -36,6 +39,8 @@ METADATA = ("dataset_info.json", "features.json")  # that TFDS reads
 SUMMARIES = (INDEX, LYRICS, *METADATA)  # what `statistics.json` vouches for
 TEXT_COLUMNS = ("label", "language", "genre")
 HEADER_BYTES, FOOTER_BYTES = 12, 4
+FRAME_BYTES = HEADER_BYTES + FOOTER_BYTES
+PART_BYTES = 2**25  # of records that are read at once
 MAX_OPEN = 16_384  # shards mapped at a time; Linux allows a process 65,530 mappings by default
 
 
@@ -101,31 +106,6 @@ def serializer(arrays: Mapping[str, ArraySpec]) -> Callable[[Mapping[str, Any]],
         return example.SerializeToString(deterministic=True)
 
     return serialize
-
-
-def parser(
-    arrays: Mapping[str, ArraySpec],
-) -> Callable[[bytes], tuple[bytes, dict[str, np.ndarray]]]:
-    """Return the function from tf.train.Example bytes to the id, as UTF-8, and the arrays.
-
-    The arrays are read-only, and equal to those of TFDS's `deserialize_example_np`, which takes
-    over ten times as long. Texts and duration are for other readers: they would triple the time.
-    """
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    shapes = {
-        name: (np.dtype(spec.dtype), tuple(-1 if size is None else size for size in spec.shape))
-        for name, spec in arrays.items()
-    }
-
-    def parse(data: bytes) -> tuple[bytes, dict[str, np.ndarray]]:
-        stored = tf_example_pb2.Example.FromString(data).features.feature
-        return stored["id"].bytes_list.value[0], {
-            name: np.frombuffer(stored[name].bytes_list.value[0], dtype).reshape(shape)
-            for name, (dtype, shape) in shapes.items()
-        }
-
-    return parse
 
 
 def write_metadata(
@@ -194,46 +174,33 @@ def fingerprint(markers: Iterable[Mapping[str, Any]]) -> str:
     return files.fingerprint([marker["fingerprint"] for marker in markers])
 
 
-def masked_crc(data: bytes | memoryview) -> int:
-    """Return TensorFlow's masked CRC32C, which stays sound when it is itself checksummed."""
-    crc = google_crc32c.value(bytes(data))
+def masked(crc: Any) -> Any:
+    """Return TensorFlow's mask of a CRC32C, or of an array of them, uint32.
+
+    A checksum that is itself checksummed would lose its strength.
+    """
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+@functools.lru_cache(maxsize=4096)
+def header(length: int) -> bytes:
+    """Return what stands before a record of so many bytes."""
+    size = struct.pack("<q", length)
+    return size + struct.pack("<I", masked(google_crc32c.value(size)))
 
 
 def write_record(file: BinaryIO, data: bytes) -> int:
     """Append one framed record; return the number of bytes written."""
-    length = struct.pack("<Q", len(data))
-    header, footer = struct.pack("<I", masked_crc(length)), struct.pack("<I", masked_crc(data))
-    return sum(map(file.write, (length, header, data, footer)))  # joining them would copy
+    footer = struct.pack("<I", masked(google_crc32c.value(data)))
+    return sum(map(file.write, (header(len(data)), data, footer)))  # joining them would copy
 
 
-def read_record(buffer: bytes | mmap.mmap, offset: int, path: Path) -> tuple[bytes, int]:
-    """Return the record at `offset` and the offset of the next.
-
-    Raises
-    ------
-    DamagedRecord
-        If the record is cut short or a checksum does not match.
-    """
-    header = buffer[offset : offset + HEADER_BYTES]
-    if len(header) == HEADER_BYTES:
-        length, length_crc = struct.unpack("<QI", header)
-        end = offset + HEADER_BYTES + length
-        if length_crc == masked_crc(header[:8]) and end + FOOTER_BYTES <= len(buffer):
-            data = buffer[offset + HEADER_BYTES : end]
-            (data_crc,) = struct.unpack("<I", buffer[end : end + FOOTER_BYTES])
-            if data_crc == masked_crc(data):
-                return data, end + FOOTER_BYTES
-    raise DamagedRecord(path, f"the record at byte {offset} fails its checksum")
-
-
-def read_shard(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, data) for every record of a TFRecord file."""
-    buffer, offset = path.read_bytes(), 0
-    while offset < len(buffer):
-        data, after = read_record(buffer, offset, path)
-        yield offset, data
-        offset = after
+def are_sound(framed: Sequence[bytes]) -> np.ndarray:
+    """Say which framed records, [n], have the length that they state, and match their checksums."""
+    sound = [record[:HEADER_BYTES] == header(len(record) - FRAME_BYTES) for record in framed]
+    found = [google_crc32c.value(record[HEADER_BYTES:-FOOTER_BYTES]) for record in framed]
+    stated = b"".join([record[-FOOTER_BYTES:].rjust(FOOTER_BYTES) for record in framed])
+    return np.array(sound) & (np.frombuffer(stated, "<u4") == masked(np.array(found, np.uint32)))
 
 
 @dataclass(frozen=True)
@@ -380,7 +347,8 @@ class Records:
         self.statistics = {
             name: Statistics.from_dict(values) for name, values in summary["statistics"].items()
         }
-        self._parse = parser(self.arrays)
+        is_last = np.append(np.diff(self._shards) != 0, True)
+        self._ends = np.where(is_last, sys.maxsize, np.append(self._offsets[1:], 0))
         open_shard = functools.partial(_open, self.directory)
         self._open = functools.lru_cache(maxsize=MAX_OPEN)(open_shard)
 
@@ -393,26 +361,92 @@ class Records:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def read(self, position: int) -> dict[str, np.ndarray]:
-        """Return one track's arrays by name."""
-        path, content = self._open(int(self._shards[position]))
-        data, _ = read_record(content, int(self._offsets[position]), path)
-        id_, arrays = self._parse(data)
-        if id_.decode() != self.ids[position]:
-            raise DamagedRecord(path, f"it holds {id_!r} for {self.ids[position]!r}")
-        return arrays
+    @property
+    def bytes_per_track(self) -> int:
+        """Bytes of one track's arrays, with as many frames as any has."""
+        most = int(self.num_frames.max())
+        return sum(
+            math.prod(size or most for size in spec.shape) * np.dtype(spec.dtype).itemsize
+            for spec in self.arrays.values()
+        )
 
-    def stack(self, name: str, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return an array of fixed shape for the given positions, [n, ...]."""
-        return np.stack([self.read(int(position))[name] for position in positions])
+    def load(self, positions: Sequence[int] | np.ndarray) -> dict[str, Any]:
+        """Return the arrays of n tracks by name, verified.
+
+        An array of fixed shape is stacked, [n, ...]; one of frames is a list of n arrays
+        [T, ...], which are read-only.
+
+        Raises
+        ------
+        DamagedRecord
+            If a record is missing, cut short, fails its checksum, or is of another track.
+        """
+        positions = np.asarray(positions)
+        framed = self._read(positions)
+        end = np.cumsum([len(record) for record in framed])
+        begin = np.append(0, end[:-1]) + HEADER_BYTES
+        content = b"".join(framed)
+        buffer = np.frombuffer(content, np.uint8)
+        try:
+            places = examples.locate(buffer, begin, end - FOOTER_BYTES)
+            self._check_ids(positions, examples.values(content, places["id"]))
+            return {name: _array(content, places[name], spec) for name, spec in self.arrays.items()}
+        except (KeyError, ValueError) as error:
+            what = f"it holds other features: {error}"
+            raise DamagedRecord(self._path(positions[0]), what) from error
+
+    def parts(self, positions: np.ndarray) -> list[np.ndarray]:
+        """Cut positions into parts that `load` can take at once in little memory."""
+        size = max(1, PART_BYTES // max(1, self.bytes_per_track))
+        return [positions[i : i + size] for i in range(0, len(positions), size)]
+
+    def _read(self, positions: np.ndarray) -> list[bytes]:
+        """Return the framed records of tracks, whose checksums match."""
+        shards, begins, ends = (
+            column[positions].tolist() for column in (self._shards, self._offsets, self._ends)
+        )
+        framed = [
+            self._open(shard)[begin:end]
+            for shard, begin, end in zip(shards, begins, ends, strict=True)
+        ]
+        for wrong in np.flatnonzero(~are_sound(framed)):
+            path = shard_path(self.directory, shards[wrong])
+            raise DamagedRecord(path, f"the record at byte {begins[wrong]} fails its checksum")
+        return framed
+
+    def _check_ids(self, positions: np.ndarray, found: list[bytes]) -> None:
+        expected = [id_.encode() for id_ in self.ids[positions].tolist()]
+        if found != expected:
+            wrong = next(i for i, id_ in enumerate(found) if id_ != expected[i])
+            what = f"it holds {found[wrong]!r} for {expected[wrong]!r}"
+            raise DamagedRecord(self._path(positions[wrong]), what)
+
+    def _path(self, position: int) -> Path:
+        return shard_path(self.directory, int(self._shards[position]))
 
 
-def _open(directory: Path, shard: int) -> tuple[Path, mmap.mmap | bytes]:
+def _array(content: bytes, places: Places, spec: ArraySpec) -> Any:
+    """Return the values of an array, stacked if it is of fixed shape."""
+    shape = tuple(-1 if size is None else size for size in spec.shape)
+    if -1 in shape:
+        values = zip(places.begin.tolist(), places.size.tolist(), strict=True)
+        return [
+            np.frombuffer(content, np.uint8, size, begin).view(spec.dtype).reshape(shape)
+            for begin, size in values
+        ]
+    size = math.prod(shape) * np.dtype(spec.dtype).itemsize
+    if (places.size != size).any():
+        raise ValueError(f"an array is not of {size} bytes")
+    stacked = examples.windows(np.frombuffer(content, np.uint8), places.begin, size)
+    return stacked.view(spec.dtype).reshape(-1, *shape)
+
+
+def _open(directory: Path, shard: int) -> mmap.mmap | bytes:
     path = shard_path(directory, shard)
     try:
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
-                return path, b""  # an empty file cannot be mapped
-            return path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                return b""  # an empty file cannot be mapped
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise DamagedRecord(path, error.strerror or str(error)) from error

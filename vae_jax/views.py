@@ -362,7 +362,7 @@ def measure_descriptions(
     mean, scale = _scaling(records.statistics["features"])
     describe_one, parts = jax.jit(describe), []  # one shape, whatever the tracks' lengths
     for position in np.linspace(0, len(records) - 1, min(len(records), max_tracks)).astype(int):
-        frames = records.read(int(position))["features"]
+        (frames,) = records.load([position])["features"]
         frames = np.resize(frames, (max(len(frames) // size, 1) * size, frames.shape[1]))
         segments = (frames.reshape(-1, size, frames.shape[1]).astype(np.float32) - mean) * scale
         parts += [np.asarray(describe_one(segment)) for segment in segments]
