@@ -58,6 +58,16 @@ def prepare(config):
     return train.prepare(Source(records), Description.of(config, records, []))
 
 
+@pytest.mark.parametrize(
+    ("num_steps", "num_epochs", "min_steps", "expected"),
+    [(7, 100, 500, 7), (None, 100, 50, 338), (None, 2, 50, 50)],
+)
+def test_a_larger_collection_is_trained_for_more_steps(num_steps, num_epochs, min_steps, expected):
+    config = settings(num_steps=num_steps, num_epochs=num_epochs, min_steps=min_steps)
+    described = Description.of(config, StubRecords(), [])
+    assert described.config["train"]["num_steps"] == expected  # of 54 tracks in batches of 16
+
+
 def final_params(directory):
     return checkpoints.restore_params(directory, checkpoints.steps_in(directory)[-1])
 

@@ -82,7 +82,9 @@ def get_config() -> ConfigDict:
     model.learned_scale = True  # of the Gaussian likelihood; else a standard deviation of 1
 
     config.train = train = ConfigDict()
-    train.num_steps = 3000
+    train.num_steps = placeholder(int)  # when not set: num_epochs, but at least min_steps
+    train.num_epochs = 20  # passes over the training tracks
+    train.min_steps = 3000
     train.batch_size = 64  # tracks, over all devices
     train.learning_rate = 1e-3  # peak of a linear warm-up and cosine decay
     train.warmup_steps = 100
@@ -322,6 +324,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.beta_warmup_steps": _NOT_NEGATIVE,
     "model.free_bits": _NOT_NEGATIVE,
     "train.num_steps": _COUNT,
+    "train.num_epochs": _COUNT,
+    "train.min_steps": _COUNT,
     "train.batch_size": _at_least(1, 2**20),
     "train.learning_rate": _POSITIVE,
     "train.warmup_steps": _NOT_NEGATIVE,

@@ -3,6 +3,7 @@
 `train` makes it from the records, `embed` restores it from a checkpoint alone.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ class Description:
     Attributes
     ----------
     config
-        The resolved config, as a plain dict.
+        The resolved config, as a plain dict; the number of steps is that for these records.
     arrays, statistics
         The stored arrays' specs and statistics, by name.
     classes
@@ -45,6 +46,8 @@ class Description:
         statistics = dict(records.statistics)
         if config["model"]["name"] == "track":
             statistics["description"] = views.measure_descriptions(config, records)
+        steps = {"num_steps": _num_steps(config["train"], len(records))}
+        config = {**config, "train": {**config["train"], **steps}}
         return cls(config, records.arrays, statistics, classes, records.lyrics)
 
     def build(self) -> tuple[nn.Module, views.View | views.TrackView]:
@@ -80,3 +83,12 @@ class Description:
             tuple(values["classes"]),
             values["lyrics"],
         )
+
+
+def _num_steps(settings: Mapping[str, Any], num_tracks: int) -> int:
+    """Return how many steps to train for: as many epochs, unless that is very few steps."""
+    if settings["num_steps"] is not None:
+        return settings["num_steps"]
+    training = num_tracks * (1 - settings["validation_fraction"])
+    epochs = math.ceil(settings["num_epochs"] * training / settings["batch_size"])
+    return max(settings["min_steps"], epochs)
