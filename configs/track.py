@@ -27,7 +27,7 @@ def get_config(variant: str = "mfcc") -> ConfigDict:
     config.model.prior = "mixture"  # a higher ELBO on held-out tracks than "normal"
     config.train.batch_size = 32
     config.train.min_steps = 500  # more of them overfit 100 tracks
-    config.train.num_epochs = 60
+    config.train.num_epochs = 100
     config.train.learning_rate = 3e-3
     if variant == "conv2d":
         config.feature.name = "logmelspec"
