@@ -170,7 +170,7 @@ def losses(monkeypatch, num_devices, batch_size=16, seed=0, num_seeds=1):
     return np.array(found), np.array(list(program.evaluate(state.params).values()))
 
 
-@pytest.mark.parametrize("num_devices", [2, 8])
+@pytest.mark.parametrize("num_devices", [2, 4, 8])
 def test_the_number_of_devices_does_not_change_the_losses(monkeypatch, num_devices):
     one = losses(monkeypatch, 1)
     many = losses(monkeypatch, num_devices)
