@@ -60,6 +60,8 @@ def test_the_number_of_processes_changes_no_result(alone, num_processes, devices
     job = start(alone, num_processes, devices, *where, "--stage=train", f"--outdir={name}-results")
     code, output = finish(job)
     assert code == 0, output
+    told = re.findall(r"^\[[^0]\] \d\d:\d\d:\d\d (.*)", output, re.M)
+    assert all(re.match("process . of", line) for line in told), "all tell what the first does"
     one, many = only_folder(alone / "checkpoints"), only_folder(alone / name)
     assert checkpoints.is_complete(many)
     first, second = (history.read(folder / history.FILE) for folder in (one, many))

@@ -189,6 +189,7 @@ def test_sigterm_saves_and_exits_with_its_own_status_and_the_same_command_contin
         (["--config=CONFIG", "stray"], "unexpected argument 'stray'"),
         (["--config=CONFIG", "--config.manifest=nothing.csv"], "nothing.csv"),
         (["--checkpoint=nothing"], "no sound checkpoint"),
+        (["--config=CONFIG", "--num_processes=2", "--process_id=0"], "--coordinator_address"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence_without_a_traceback(tmp_path, arguments, expected):

@@ -45,6 +45,8 @@ def start(coordinator_address: str | None, num_processes: int | None, index: int
         ) from error
     _processes, _index = jax.process_count(), jax.process_index()
     logging.info("process %d of %d, %d devices in all", _index, _processes, jax.device_count())
+    if _index:  # what all do, the first one tells
+        logging.set_verbosity(logging.WARNING)
 
 
 def is_described() -> bool:

@@ -66,8 +66,9 @@ def main(argv: Sequence[str]) -> None:
     checkpoint = Path(CHECKPOINT.value) if CHECKPOINT.value else None
     names = list(stages.STAGES) if STAGE.value == "all" else [STAGE.value]
     is_part = distributed.is_described() if DISTRIBUTED.value is None else DISTRIBUTED.value
-    if is_part or COORDINATOR.value:
-        distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    place = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    if is_part or any(value is not None for value in place):
+        distributed.start(*place)
     if not distributed.is_first():
         stages.help_the_first(config, outdir, names, checkpoint)
         return
