@@ -94,6 +94,10 @@ def test_the_run_ends_with_a_table_and_the_files_it_wrote(finished):
         assert (finished / path.strip()).exists(), path
 
 
+def test_nothing_that_a_run_writes_may_be_written_by_others(finished):
+    assert {path for path in finished.rglob("*") if path.lstat().st_mode & 0o022} == set()
+
+
 def test_a_second_run_is_up_to_date_everywhere(finished):
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     _, err = succeed(finished, "--config.manifest=music/metadata.csv", "--outdir=results/a")
