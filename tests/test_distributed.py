@@ -30,11 +30,16 @@ def start(folder: Path, num_processes: int, devices: int, *arguments: str) -> su
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
 def finish(job: subprocess.Popen) -> tuple[int, str]:
-    output, _ = job.communicate(timeout=200)
+    try:
+        output, _ = job.communicate(timeout=200)
+    except subprocess.TimeoutExpired:
+        os.killpg(job.pid, signal.SIGKILL)
+        raise
     return job.returncode, output
 
 
@@ -123,6 +128,7 @@ def test_what_slurm_starts_is_one_job_without_a_flag(alone):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         for i in range(2)
     ]
@@ -132,11 +138,10 @@ def test_what_slurm_starts_is_one_job_without_a_flag(alone):
         assert f"process {i} of 2" in output
 
 
-def long_job(folder: Path) -> subprocess.Popen:
+def long_job(folder: Path, num_processes: int = 2, devices: int = 1) -> subprocess.Popen:
     (folder / "music").exists() or write_collection(folder / "music", 15)
-    return start(
-        folder, 2, 1, "--config.train.num_steps=1000000", "--config.train.checkpoint_every=100"
-    )
+    every = ("--config.train.checkpoint_every=100", "--config.train.log_every=100")
+    return start(folder, num_processes, devices, "--config.train.num_steps=1000000", *every)
 
 
 def wait_for(condition) -> None:
@@ -146,11 +151,15 @@ def wait_for(condition) -> None:
         time.sleep(0.1)
 
 
+def process_id(job: subprocess.Popen, number: int) -> int:
+    output = read_until(job, f"[{number}] is process")
+    return int(re.search(rf"^\[{number}\] is process (\d+)", output, re.M)[1])
+
+
 def test_a_dead_process_ends_the_job_and_a_new_start_resumes(tmp_path):
     job = long_job(tmp_path)
     wait_for(lambda: list(tmp_path.glob("checkpoints/*/sha256-100.json")))
-    victim = int(re.search(r"^\[1\] is process (\d+)", read_until(job, "[1] is process"), re.M)[1])
-    os.kill(victim, signal.SIGKILL)
+    os.kill(process_id(job, 1), signal.SIGKILL)
     code, output = finish(job)
     assert code != 0
     assert "another process" in output
@@ -160,6 +169,21 @@ def test_a_dead_process_ends_the_job_and_a_new_start_resumes(tmp_path):
     code, output = finish(again)
     assert code == os.EX_TEMPFAIL, output
     assert len(set(re.findall(r"stopped at step (\d+)", output))) == 1, output
+
+
+def test_a_signal_to_one_process_stops_all_at_one_step_and_any_number_goes_on(tmp_path):
+    job = long_job(tmp_path)
+    victim = process_id(job, 1)
+    wait_for(lambda: list(tmp_path.glob("checkpoints/*/sha256-100.json")))
+    os.kill(victim, signal.SIGTERM)
+    code, output = finish(job)
+    assert code == os.EX_TEMPFAIL, output
+    first, second = re.findall(r"stopped at step (\d+)", output)
+    assert first == second
+    again = long_job(tmp_path, num_processes=1, devices=3)
+    assert f"resuming at step {first} " in read_until(again, "resuming at step")
+    again.terminate()
+    assert finish(again)[0] == os.EX_TEMPFAIL
 
 
 def read_until(job: subprocess.Popen, text: str) -> str:
