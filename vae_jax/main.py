@@ -175,7 +175,9 @@ def _end(status: int, sentence: str) -> NoReturn:
 
     Libraries would wait for their threads, and these complain of what they then miss.
     """
-    os.write(sys.stderr.fileno(), f"vae_jax: {sentence}\n".encode(errors="backslashreplace"))
+    # Names of files may be anybody's, and would speak to the terminal.
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in sentence)
+    os.write(sys.stderr.fileno(), f"vae_jax: {shown}\n".encode(errors="backslashreplace"))
     for worker in multiprocessing.active_children():
         worker.kill()
     os._exit(status)
