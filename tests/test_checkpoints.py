@@ -1,7 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import multihost_utils
 
 from vae_jax import checkpoints
 from vae_jax.errors import UserError
@@ -34,13 +33,6 @@ def test_the_latest_two_and_the_best_checkpoints_are_kept_with_their_seals(tmp_p
     assert checkpoints.best_step(tmp_path) == 20
     seals = {path.name for path in tmp_path.glob("sha256-*.json")}
     assert seals == {"sha256-20.json", "sha256-50.json", "sha256-60.json"}
-
-
-def test_saving_leaves_the_count_by_which_processes_agree_to_stop_alone(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
-    save(tmp_path, [2.0, 1.0])
-    assert asked == []
 
 
 def test_parameters_and_metadata_are_restored_from_a_step_alone(tmp_path):

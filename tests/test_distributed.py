@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import write_collection
 from tests.test_main import command
-from vae_jax import checkpoints, distributed, history
+from vae_jax import checkpoints, distributed, files, history
 
 pytestmark = pytest.mark.slow
 
@@ -184,6 +184,16 @@ def test_a_signal_to_one_process_stops_all_at_one_step_and_any_number_goes_on(tm
     assert f"resuming at step {first} " in read_until(again, "resuming at step")
     again.terminate()
     assert finish(again)[0] == os.EX_TEMPFAIL
+
+
+def test_a_signal_outside_training_ends_every_process_as_stopped(tmp_path):
+    with files.lock(tmp_path / "results" / "mlp"):  # the first waits for it, the second for that
+        job = long_job(tmp_path)
+        read_until(job, "in use by another run")
+        job.terminate()
+        code, output = finish(job)
+    assert code == os.EX_TEMPFAIL, output
+    assert output.count("stopped; the same command continues") == 2, output
 
 
 def read_until(job: subprocess.Popen, text: str) -> str:

@@ -135,6 +135,13 @@ def test_a_stopped_run_continues_bit_for_bit(trained, tmp_path, monkeypatch, sto
     assert train_losses(trained) == train_losses(tmp_path)
 
 
+def test_a_signal_at_the_last_step_stops_what_comes_after_training(tmp_path, monkeypatch):
+    when_logged(monkeypatch, 100, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Preempted, match="step 100"):
+        fit(settings(), tmp_path)
+    assert checkpoints.is_complete(tmp_path)
+
+
 def test_a_run_killed_between_checkpoints_continues_bit_for_bit(trained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         when_logged(patch, 80, die)

@@ -56,9 +56,6 @@ class Checkpoints:
             ),
             item_names=("state", "metadata"),
         )
-        # It would ask by steps, where training counts: JAX, which waits for the number after the
-        # last that it was asked about, might then wait for one that never comes by.
-        self._manager.reached_preemption = lambda step: False
 
     def save(
         self, step: int, state: Any, metadata: Mapping[str, Any], metrics: Mapping[str, float]

@@ -6,7 +6,6 @@ and the step number. `config.num_seeds` models, S, train side by side in one pro
 would alone: a small model does not fill a machine.
 """
 
-import itertools
 import math
 import signal
 import threading
@@ -91,6 +90,13 @@ def train(source: Source, description: Description, directory: Path) -> None:
     Preempted
         After SIGTERM or SIGINT, once the state is saved.
     """
+    with stop_signals() as stop_asked:  # also while a job's processes prepare: they end together
+        _train(source, description, directory, stop_asked)
+
+
+def _train(
+    source: Source, description: Description, directory: Path, stop_asked: "StopRequest"
+) -> None:
     settings = description.config["train"]
     program = prepare(source, description)
     metadata = description.to_dict()
@@ -101,15 +107,12 @@ def train(source: Source, description: Description, directory: Path) -> None:
         logging.info("train: resuming at step %d in %s", step, directory)
     patience = settings["patience"] or math.inf
     finished = step >= settings["num_steps"] or history.stale >= patience
-    stopping = False
+    stopping = distributed.any_says(bool(stop_asked))
     with (
-        stop_signals() as stop_asked,
         Progress("train", settings["num_steps"], "steps", step) as progress,
         jax.transfer_guard("disallow"),
     ):
-        for count in itertools.count():
-            if finished or stopping:
-                break
+        while not (finished or stopping):
             begin, started = step, time.monotonic()
             step = next_stop(begin, settings, program.mixture_start)
             if begin and begin == program.mixture_start:
@@ -121,9 +124,7 @@ def train(source: Source, description: Description, directory: Path) -> None:
             progress.update(step, f"loss {metrics['train/loss']:.4g}")
             check_finite((metrics["train/loss"], metrics["train/grad_norm"]), step, checkpoints)
             finished = step == settings["num_steps"]
-            stopping = (
-                bool(stop_asked) if distributed.is_alone() else distributed.stop_is_asked(count)
-            )
+            stopping = distributed.any_says(bool(stop_asked))
             metrics = {BEST_METRIC: math.inf}  # a stop is in a hurry: it does not evaluate
             save = finished or step % settings["checkpoint_every"] == 0
             if save or step % settings["eval_every"] == 0:
@@ -137,10 +138,10 @@ def train(source: Source, description: Description, directory: Path) -> None:
                 checkpoints.save(step, state, metadata, metrics)
     checkpoints.close()
     history.close()
-    if not finished:
-        raise Preempted(f"training stopped at step {step}; the same command continues from there.")
-    if distributed.is_first():
+    if finished and distributed.is_first():
         files.write_json(directory / COMPLETE, {"step": step})
+    if distributed.any_says(bool(stop_asked)):
+        raise Preempted(f"training stopped at step {step}; the same command continues from there.")
 
 
 def prepare(source: Source, description: Description) -> Program:
@@ -396,8 +397,7 @@ def stop_signals() -> Iterator[StopRequest]:
         request.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    # Python allows handlers only in the main thread; JAX has its own for jobs of many processes.
-    if threading.current_thread() is threading.main_thread() and distributed.is_alone():
+    if threading.current_thread() is threading.main_thread():  # as Python demands
         for number in (signal.SIGTERM, signal.SIGINT):
             previous[number] = signal.signal(number, handle)
     try:
