@@ -156,10 +156,11 @@ def process_id(job: subprocess.Popen, number: int) -> int:
     return int(re.search(rf"^\[{number}\] is process (\d+)", output, re.M)[1])
 
 
-def test_a_dead_process_ends_the_job_and_a_new_start_resumes(tmp_path):
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_dead_process_ends_the_job_and_a_new_start_resumes(tmp_path, number):
     job = long_job(tmp_path)
     wait_for(lambda: list(tmp_path.glob("checkpoints/*/sha256-100.json")))
-    os.kill(process_id(job, 1), signal.SIGKILL)
+    os.kill(process_id(job, number), signal.SIGKILL)
     code, output = finish(job)
     assert code != 0
     assert "another process" in output
