@@ -8,6 +8,7 @@ DOWNLOAD = ["huggingface_hub>=1.0", "kagglehub>=0.3", "mutagen>=1.47"]
 BEAM = ["apache-beam>=2.77"]  # holds back protobuf (<7), pyarrow (<26) and pillow (<13)
 TEST = [
     "hypothesis>=6.100",
+    "kubernetes-validate>=1.31",
     "moto[server]>=5",
     "mypy>=1.15",
     "psutil>=6",

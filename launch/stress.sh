@@ -2,7 +2,7 @@
 # Kills runs, damages their files, fills their disks and feeds them nonsense; nothing may be lost.
 # usage: ./launch/stress.sh [--dry_run] [short|long] [PYTEST_ARGUMENT ...]
 #   short  a few cases of each kind, about five minutes on two cores (the default)
-#   long   all: 60 kills, 320 damaged files, full disks and 10,000 hostile inputs, about an hour
+#   long   all: 66 kills, 320 damaged files, full disks and 9,000 hostile inputs, about an hour
 # As root it also mounts small disks in pytest's temporary folder, and unmounts them.
 set -euo pipefail
 cd "$(dirname "$0")/.."

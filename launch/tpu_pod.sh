@@ -23,13 +23,14 @@ cd "$(dirname "$0")/.."
 ARCHIVE=build/vae_jax.tar.gz
 MOUNT=/mnt/vae_jax # where the hosts see the share
 
-# The share's data, checkpoints and results take their usual places in every host's checkout.
+# The share's data, checkpoints and results take their usual places in every host's checkout. They
+# are the user's, who has the same number on all hosts.
 INSTALL="set -e
 sudo apt-get update -q && sudo apt-get install -qy nfs-common
 sudo mkdir -p $MOUNT && { mountpoint -q $MOUNT || sudo mount -t nfs -o hard $SHARE $MOUNT; }
-mkdir -p ~/vae_jax && cd ~/vae_jax && tar -xzf /tmp/vae_jax.tar.gz
+mkdir -p ~/vae_jax && cd ~/vae_jax && tar -xzf ~/vae_jax.tar.gz
 for folder in data checkpoints results; do
-  sudo mkdir -p -m 777 $MOUNT/\$folder && ln -sfn $MOUNT/\$folder \$folder
+  sudo install -d -o \$(id -u) -g \$(id -g) $MOUNT/\$folder && ln -sfn $MOUNT/\$folder \$folder
 done
 python3 -m pip install -q --user uv && ~/.local/bin/uv python install -q 3.12
 PYTHON=\$(~/.local/bin/uv python find 3.12) && . launch/_venv.sh '[tpu]'"
@@ -46,7 +47,7 @@ create() {
   run mkdir -p "${ARCHIVE%/*}"
   run tar --exclude=__pycache__ -czf "$ARCHIVE" \
     vae_jax configs launch setup.py pyproject.toml README.md
-  tpu scp "$ARCHIVE" "$NAME:/tmp/vae_jax.tar.gz" --worker=all
+  tpu scp "$ARCHIVE" "$NAME:vae_jax.tar.gz" --worker=all
   tpu ssh "$NAME" --worker=all --command="$INSTALL"
 }
 

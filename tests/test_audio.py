@@ -47,7 +47,7 @@ def assert_same_samples_as_librosa(path, **settings):
     [
         ("wav", 44100, 2),
         ("wav", 22050, 1),
-        ("wav", 8000, 6),
+        ("wav", 8000, 8),
         ("flac", 44100, 2),
         ("flac", 48000, 1),
         ("ogg", 44100, 2),
@@ -266,6 +266,13 @@ def test_damaged_files_load_finite_samples_or_raise_an_audio_error(tmp_path, suf
         path.write_bytes(content[: random.integers(1, len(content)) if case % 3 == 0 else None])
         with contextlib.suppress(AudioError):
             assert np.isfinite(load(path, excerpt="center").waveform).all()
+
+
+@pytest.mark.parametrize("extension", ["mp3", "flac", "m4a", "gsm", "txt"])
+def test_the_content_and_not_the_extension_tells_the_format(tmp_path, extension):
+    path = write_music(tmp_path / "song.wav")
+    expected = load(path).waveform
+    np.testing.assert_array_equal(load(path.rename(f"{path}.{extension}")).waveform, expected)
 
 
 def test_what_is_not_a_file_fails_with_a_reason_and_never_hangs(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import write_collection
 from tests.test_main import command
-from vae_jax import checkpoints, distributed, history
+from vae_jax import checkpoints, distributed, files, history
 
 pytestmark = pytest.mark.slow
 
@@ -30,11 +30,16 @@ def start(folder: Path, num_processes: int, devices: int, *arguments: str) -> su
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
 def finish(job: subprocess.Popen) -> tuple[int, str]:
-    output, _ = job.communicate(timeout=200)
+    try:
+        output, _ = job.communicate(timeout=200)
+    except subprocess.TimeoutExpired:
+        os.killpg(job.pid, signal.SIGKILL)
+        raise
     return job.returncode, output
 
 
@@ -60,6 +65,8 @@ def test_the_number_of_processes_changes_no_result(alone, num_processes, devices
     job = start(alone, num_processes, devices, *where, "--stage=train", f"--outdir={name}-results")
     code, output = finish(job)
     assert code == 0, output
+    told = re.findall(r"^\[[^0]\] \d\d:\d\d:\d\d (.*)", output, re.M)
+    assert all(re.match("process . of", line) for line in told), "all tell what the first does"
     one, many = only_folder(alone / "checkpoints"), only_folder(alone / name)
     assert checkpoints.is_complete(many)
     first, second = (history.read(folder / history.FILE) for folder in (one, many))
@@ -121,6 +128,7 @@ def test_what_slurm_starts_is_one_job_without_a_flag(alone):
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
         for i in range(2)
     ]
@@ -130,11 +138,10 @@ def test_what_slurm_starts_is_one_job_without_a_flag(alone):
         assert f"process {i} of 2" in output
 
 
-def long_job(folder: Path) -> subprocess.Popen:
+def long_job(folder: Path, num_processes: int = 2, devices: int = 1) -> subprocess.Popen:
     (folder / "music").exists() or write_collection(folder / "music", 15)
-    return start(
-        folder, 2, 1, "--config.train.num_steps=1000000", "--config.train.checkpoint_every=100"
-    )
+    every = ("--config.train.checkpoint_every=100", "--config.train.log_every=100")
+    return start(folder, num_processes, devices, "--config.train.num_steps=1000000", *every)
 
 
 def wait_for(condition) -> None:
@@ -144,11 +151,16 @@ def wait_for(condition) -> None:
         time.sleep(0.1)
 
 
-def test_a_dead_process_ends_the_job_and_a_new_start_resumes(tmp_path):
+def process_id(job: subprocess.Popen, number: int) -> int:
+    output = read_until(job, f"[{number}] is process")
+    return int(re.search(rf"^\[{number}\] is process (\d+)", output, re.M)[1])
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_dead_process_ends_the_job_and_a_new_start_resumes(tmp_path, number):
     job = long_job(tmp_path)
     wait_for(lambda: list(tmp_path.glob("checkpoints/*/sha256-100.json")))
-    victim = int(re.search(r"^\[1\] is process (\d+)", read_until(job, "[1] is process"), re.M)[1])
-    os.kill(victim, signal.SIGKILL)
+    os.kill(process_id(job, number), signal.SIGKILL)
     code, output = finish(job)
     assert code != 0
     assert "another process" in output
@@ -158,6 +170,31 @@ def test_a_dead_process_ends_the_job_and_a_new_start_resumes(tmp_path):
     code, output = finish(again)
     assert code == os.EX_TEMPFAIL, output
     assert len(set(re.findall(r"stopped at step (\d+)", output))) == 1, output
+
+
+def test_a_signal_to_one_process_stops_all_at_one_step_and_any_number_goes_on(tmp_path):
+    job = long_job(tmp_path)
+    victim = process_id(job, 1)
+    wait_for(lambda: list(tmp_path.glob("checkpoints/*/sha256-100.json")))
+    os.kill(victim, signal.SIGTERM)
+    code, output = finish(job)
+    assert code == os.EX_TEMPFAIL, output
+    first, second = re.findall(r"stopped at step (\d+)", output)
+    assert first == second
+    again = long_job(tmp_path, num_processes=1, devices=3)
+    assert f"resuming at step {first} " in read_until(again, "resuming at step")
+    again.terminate()
+    assert finish(again)[0] == os.EX_TEMPFAIL
+
+
+def test_a_signal_outside_training_ends_every_process_as_stopped(tmp_path):
+    with files.lock(tmp_path / "results" / "mlp"):  # the first waits for it, the second for that
+        job = long_job(tmp_path)
+        read_until(job, "in use by another run")
+        job.terminate()
+        code, output = finish(job)
+    assert code == os.EX_TEMPFAIL, output
+    assert output.count("stopped; the same command continues") == 2, output
 
 
 def read_until(job: subprocess.Popen, text: str) -> str:

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -595,7 +596,7 @@ def kaggle_server(
     """Serve one data set, version 3, to the real kagglehub; `status` makes it fail."""
     from kagglesdk import kaggle_env
 
-    state: dict[str, object] = {"status": 200, "archive": b"", "requests": []}
+    state: dict[str, object] = {"status": 200, "archive": b"", "hash": "", "requests": []}
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -608,6 +609,8 @@ def kaggle_server(
             self.send_response(int(state["status"]))  # type: ignore[call-overload]
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
+            if state["hash"]:
+                self.send_header("x-goog-hash", f"md5={state['hash']}")
             self.end_headers()
             self.wfile.write(body)
 
@@ -653,6 +656,43 @@ def test_a_kaggle_data_set_is_unpacked_and_read_as_a_folder(
     )
     kaggle.download("owner/gtzan", tmp_path / "data", genre_from_folder=True)
     assert kaggle_server["requests"] == ["GetDataset", "DownloadDataset", "GetDataset"]
+
+
+def zip_of(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        tar_of({"../evil.wav": b"x"}),
+        tar_of({"/tmp/../evil.wav": b"x", "a": link("a", "../..")}),
+        tar_of({"out": link("out", "/etc")}),
+        zip_of({"song.wav": noise(1000)}).replace(b"PK\x05\x06", b"PK\x05\x07"),
+        zip_of({"../../evil.wav": noise(1000)}),
+    ],
+)
+def test_an_archive_of_kaggle_that_is_damaged_or_leads_outside_is_refused(
+    kaggle_server: dict[str, object], tmp_path: Path, archive: bytes
+) -> None:
+    kaggle_server["archive"] = archive
+    with pytest.raises(UserError):
+        kaggle.download("owner/name", tmp_path / "data", genre_from_folder=False)
+    assert not list(tmp_path.glob("*.wav"))
+    assert {path.name for path in tmp_path.iterdir()} <= {"data", "no_credentials"}
+
+
+def test_an_archive_of_kaggle_with_another_hash_is_refused(
+    kaggle_server: dict[str, object], tmp_path: Path
+) -> None:
+    kaggle_server |= {"archive": tar_of({"x.wav": noise(100)}), "hash": "AAAAAAAAAAAAAAAAAAAAAA=="}
+    with pytest.raises(UserError, match="its MD5 is wrong"):
+        kaggle.download("owner/name", tmp_path / "data", genre_from_folder=False)
+    assert not list(tmp_path.rglob("*.wav"))
 
 
 @pytest.mark.parametrize(

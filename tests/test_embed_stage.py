@@ -51,6 +51,16 @@ def test_the_size_of_the_shards_changes_no_embedding(trained, tmp_path):
     )
 
 
+@pytest.mark.slow
+def test_the_number_of_workers_and_the_size_of_feature_shards_change_nothing_downstream(
+    trained, tmp_path
+):
+    config = trained.copy_and_resolve_references()
+    config.feature.update(shard_size=4, num_workers=3)
+    stages.run(config, tmp_path / "parts", ["features", "train"], None)
+    assert_same(embed(trained, tmp_path / "whole", 16384), embed(config, tmp_path / "parts", 16384))
+
+
 def test_a_killed_run_redoes_only_shards_that_are_missing_damaged_or_outdated(
     trained, tmp_path, monkeypatch
 ):

@@ -103,6 +103,29 @@ def test_a_track_without_lyrics_fails_and_says_why(collection, directory):
     assert len(records.Records(directory)) == NUM_TRACKS - 2
 
 
+HANGING = """
+import sys, time
+from vae_jax import manifest
+from vae_jax.features import audio, extractors
+load, extractors.TIME_LIMIT = audio.load, float(sys.argv[2])
+audio.load = lambda path, **w: time.sleep(999) if path.stem == "1" else load(path, **w)
+from tests.test_extractors import feature
+extract = extractors.build(feature("hybrid"), manifest.Path(sys.argv[3]), sys.argv[4])
+tracks = manifest.read(sys.argv[1])
+hung, sound = map(extract, (tracks[1], tracks[0]))
+print(hung.faults, *hung.arrays, sound.faults)
+"""
+
+
+def test_a_file_that_hangs_fails_alone_and_the_process_can_end(collection, directory):
+    found = extractors.prepare(manifest.read(collection), feature("hybrid"), directory)
+    command = [sys.executable, "-c", HANGING, collection, "2", directory, found]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    path = collection.parent / "audio" / "1.wav"
+    reason = f"no audio: cannot read {path}: it took longer than 3 s"
+    assert done.stdout == f"('{reason}',) lyrics has_audio has_lyrics ()\n", done.stderr
+
+
 @pytest.mark.parametrize("audio_feature", ["mfcc", "logmelspec"])
 @pytest.mark.usefixtures("in_process")
 def test_a_hybrid_holds_what_each_feature_alone_does(collection, tmp_path, audio_feature):

@@ -33,6 +33,12 @@ def test_written_files_have_the_permissions_that_the_umask_gives(tmp_path):
     assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o640
 
 
+def test_writing_never_touches_the_umask_under_which_other_threads_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "umask", None)
+    files.write_json(tmp_path / "x.json", {})
+    assert not (tmp_path / "x.json").stat().st_mode & 0o111
+
+
 def test_a_full_disk_is_a_user_error_that_names_the_file(tmp_path):
     program = f"""
 import resource, signal
@@ -62,6 +68,23 @@ def test_arrays_survive_npz(tmp_path):
 def test_objects_are_never_written_to_npz(tmp_path):
     with pytest.raises(TypeError, match="pickle"):
         files.write_npz(tmp_path / "x.npz", ids=np.array([{}]))
+
+
+class Hostile:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_an_npz_that_holds_a_program_is_refused_and_does_not_run_it(tmp_path):
+    np.savez(tmp_path / "x.npz", latents=np.array([Hostile(tmp_path / "ran")]), allow_pickle=True)
+    with pytest.raises(UserError, match=r"x\.npz is damaged"):
+        files.read_npz(tmp_path / "x.npz")
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b[::-1]])

@@ -266,6 +266,14 @@ def test_a_broken_config_file_is_named(tmp_path, content):
     assert "broken.py" in done.stderr or "config.baselines is missing" in done.stderr
 
 
+def test_a_message_shows_control_characters_of_a_name_and_sends_none_to_the_terminal(tmp_path):
+    (tmp_path / "metadata.csv").write_text("id,audio_path\na,\x1b]0;evil\a.wav\n")
+    ended = run(tmp_path, "--stage=features", "--config.manifest=metadata.csv")
+    assert ended.is_one_sentence
+    assert r"\x1b]0;evil\x07.wav" in ended.err
+    assert not {"\x1b", "\a"} & set(ended.err)
+
+
 @pytest.mark.slow
 def test_hostile_rows_go_through_the_main_job_and_leave_no_file_elsewhere(tmp_path):
     path = write_collection(tmp_path / "work" / "music", 6)

@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vae_jax import input_pipeline
+from vae_jax import input_pipeline, sharding
 
 
 @given(
@@ -55,3 +58,30 @@ def test_padding_fills_up_to_a_multiple_and_is_marked():
     batches = input_pipeline.in_batches(np.arange(5, dtype=np.int32), 4)
     assert batches.tolist() == [[0, 1, 2, 3], [4, -1, -1, -1]]
     assert input_pipeline.pad(batches, 3).shape == (2, 6)
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 4])
+def test_each_process_reads_its_part_of_a_batch_and_no_other(monkeypatch, num_processes):
+    read = []
+
+    class Source:
+        bytes_per_track = 4
+
+        def __len__(self):
+            return 100
+
+        def load(self, positions):
+            read.append(positions.tolist())
+            return {"x": positions}
+
+    hosts = np.repeat(np.arange(num_processes), 4 // num_processes)
+    devices = np.array([SimpleNamespace(process_index=host) for host in hosts])
+    mesh = SimpleNamespace(devices=devices, size=4)
+    monkeypatch.setattr(sharding, "place_whole", lambda mesh, tree: tree)
+    monkeypatch.setattr(sharding, "place_batches", lambda mesh, tree, axis: tree)
+    batch = np.arange(50, 62, dtype=np.int32)
+    for index in range(num_processes):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        input_pipeline.Feed(Source(), mesh, 12, 0, dict).place(batch)
+    assert [position for part in read for position in part] == batch.tolist()
+    assert {len(part) for part in read} == {12 // num_processes}

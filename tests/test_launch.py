@@ -19,6 +19,7 @@ from vae_jax import config as config_lib
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])
+CI = sorted((ROOT / ".ci").iterdir())
 KUBERNETES = sorted((LAUNCH / "kubernetes").glob("*.yaml"))
 
 
@@ -93,7 +94,7 @@ def assert_flags_exist(arguments: list[str], flags: set[str]) -> None:
 # All files
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*SCRIPTS, *CI], ids=lambda path: path.name)
 def test_scripts_are_clean_under_shellcheck(path):
     beside = Path(sys.executable).with_name("shellcheck")
     shellcheck = str(beside) if beside.exists() else shutil.which("shellcheck")
@@ -112,8 +113,8 @@ def test_scripts_are_executable_unless_they_are_sourced(path):
     "path",
     [
         *KUBERNETES,
-        *(LAUNCH / name for name in ("Dockerfile", "slurm.sbatch", "tpu_pod.sh", "sweep.py")),
-        LAUNCH / "local_cluster.sh",
+        *LAUNCH.glob("Dockerfile*"),
+        *(LAUNCH / name for name in ("slurm.sbatch", "tpu_pod.sh", "sweep.py", "local_cluster.sh")),
     ],
     ids=lambda path: path.name,
 )
@@ -147,6 +148,11 @@ def test_a_dry_run_prints_the_commands_and_leaves_the_checkout_as_it_is(checkout
     assert first.startswith(". launch/_venv.sh ")
     assert ran == last
     assert sorted(checkout.rglob("*")) == before
+
+
+def test_nothing_is_made_that_anybody_may_write_or_by_a_name_that_anybody_may_take():
+    for path in (path for path in LAUNCH.rglob("*") if path.is_file()):
+        assert not re.search(r"\b0?777\b|\b[ao]\+r?w|/tmp/", path.read_text()), path
 
 
 # Dockerfile
@@ -267,6 +273,13 @@ def test_kubernetes_objects_have_only_fields_of_their_kinds():
         if doc["kind"] == "Job":
             assert_fits(doc["spec"]["template"]["spec"], POD)
             assert_fits(container(doc), CONTAINER)
+
+
+@pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.name)
+def test_kubernetes_objects_fit_the_schemas_of_kubernetes(path):
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for doc in yaml.safe_load_all(path.read_text()):
+        kubernetes_validate.validate(doc, "1.31", strict=True)
 
 
 def test_the_pods_find_each_other_through_the_headless_service():
@@ -443,6 +456,9 @@ def test_tpu_create_makes_the_slice_and_installs_the_sources_on_all_hosts(tmp_pa
     assert {"vae_jax/", "configs/", "launch/_venv.sh", "setup.py"} <= set(listed)
     [command] = remote(tmp_path)
     assert "mount -t nfs -o hard 1.2.3.4:/x" in command
+    [copied] = [call[6] for call in calls(tmp_path) if call[4] == "scp"]
+    assert copied == "vae-jax:vae_jax.tar.gz"  # to the home, which is nobody else's
+    assert "tar -xzf ~/vae_jax.tar.gz" in command
     assert subprocess.run(["bash", "-n", "-c", command]).returncode == 0
 
 

@@ -94,6 +94,10 @@ def test_the_run_ends_with_a_table_and_the_files_it_wrote(finished):
         assert (finished / path.strip()).exists(), path
 
 
+def test_nothing_that_a_run_writes_may_be_written_by_others(finished):
+    assert {path for path in finished.rglob("*") if path.lstat().st_mode & 0o022} == set()
+
+
 def test_a_second_run_is_up_to_date_everywhere(finished):
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     _, err = succeed(finished, "--config.manifest=music/metadata.csv", "--outdir=results/a")
@@ -189,6 +193,7 @@ def test_sigterm_saves_and_exits_with_its_own_status_and_the_same_command_contin
         (["--config=CONFIG", "stray"], "unexpected argument 'stray'"),
         (["--config=CONFIG", "--config.manifest=nothing.csv"], "nothing.csv"),
         (["--checkpoint=nothing"], "no sound checkpoint"),
+        (["--config=CONFIG", "--num_processes=2", "--process_id=0"], "--coordinator_address"),
     ],
 )
 def test_a_mistake_ends_in_one_sentence_without_a_traceback(tmp_path, arguments, expected):

@@ -1,6 +1,9 @@
 """Training on records: exact resume, data parallelism, compilation, learning, faults."""
 
+import contextlib
+import dataclasses
 import os
+import re
 import signal
 import threading
 from functools import partial
@@ -142,6 +145,13 @@ def test_a_stopped_run_continues_bit_for_bit(trained, tmp_path, monkeypatch, sto
     assert train_losses(trained) == train_losses(tmp_path)
 
 
+def test_a_signal_at_the_last_step_stops_what_comes_after_training(tmp_path, monkeypatch):
+    when_logged(monkeypatch, 100, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Preempted, match="step 100"):
+        fit(settings(), tmp_path)
+    assert checkpoints.is_complete(tmp_path)
+
+
 def test_a_run_killed_between_checkpoints_continues_bit_for_bit(trained, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         when_logged(patch, 80, die)
@@ -180,7 +190,7 @@ def losses(monkeypatch, num_devices, batch_size=16, seed=0, num_seeds=1):
     return np.array(found), np.array(list(program.evaluate(state.params).values()))
 
 
-@pytest.mark.parametrize("num_devices", [2, 8])
+@pytest.mark.parametrize("num_devices", [2, 4, 8])
 def test_the_number_of_devices_does_not_change_the_losses(monkeypatch, num_devices):
     one = losses(monkeypatch, 1)
     many = losses(monkeypatch, num_devices)
@@ -280,6 +290,53 @@ def test_features_that_do_not_fit_the_device_are_streamed_and_train_equally(trai
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tmp_path):
     with pytest.raises(UserError, match=r"at step 10: lower config\.train\.learning_rate"):
         fit(settings(learning_rate=1e30, clip_norm=1e30), tmp_path)
+
+
+def test_what_is_not_finite_stops_after_the_last_good_checkpoint_and_names_it(
+    tmp_path, monkeypatch
+):
+    prepared = train.prepare
+
+    def prepare(*arguments):
+        program = prepared(*arguments)
+
+        def train_steps(state, begin, end):
+            state, metrics = program.train_steps(state, begin, end)
+            return state, metrics | ({"grad_norm": np.full(1, np.nan)} if end == 60 else {})
+
+        return dataclasses.replace(program, train_steps=train_steps)
+
+    monkeypatch.setattr(train, "prepare", prepare)
+    last = re.escape(str(tmp_path / "50"))
+    with pytest.raises(UserError, match=rf"gradient nan at step 60: .* good checkpoint is {last}"):
+        fit(settings(), tmp_path)
+    assert checkpoints.best_step(tmp_path) == 50
+
+
+class OneUnusable(StubRecords):
+    """Records of which a track has features that overflow."""
+
+    def __init__(self):
+        super().__init__()
+        training, _ = input_pipeline.split(self.ids, settings()["train"]["validation_fraction"])
+        self._values[training[-1]] = 1e38
+
+
+@pytest.mark.parametrize(("num_seeds", "resident_gib"), [(1, 1.0), (2, 0.0)])
+def test_batches_that_are_not_finite_are_skipped_where_that_is_configured(
+    tmp_path, caplog, num_seeds, resident_gib
+):
+    records = OneUnusable()
+    for skips in (False, True):
+        config = settings(skip_nonfinite=skips, resident_gib=resident_gib)
+        description = Description.of(config | {"num_seeds": num_seeds}, records, [])
+        refused = pytest.raises(UserError, match=r"skip_nonfinite .there is no checkpoint yet")
+        with contextlib.nullcontext() if skips else refused:
+            train.train(Source(records), description, tmp_path / str(skips))
+    assert "batches before step 10 as not finite" in caplog.text
+    lines = history.read(tmp_path / "True" / history.FILE)
+    assert lines[-1]["eval/squared_error"] < 0.3  # of a variance of 1
+    assert all(line.get("train/loss", 0) is not None for line in lines)
 
 
 def test_training_stops_early_when_evaluation_has_stalled(tmp_path):

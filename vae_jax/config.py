@@ -90,6 +90,7 @@ def get_config() -> ConfigDict:
     train.warmup_steps = 100
     train.weight_decay = 1e-4
     train.clip_norm = 1.0  # of the gradient, over all parameters
+    train.skip_nonfinite = False  # skip batches whose loss is NaN or infinite, instead of stopping
     train.validation_fraction = 0.1  # of the tracks
     train.log_every = 50  # steps; also the steps per dispatch
     train.eval_every = 250  # steps

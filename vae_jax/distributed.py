@@ -8,6 +8,7 @@ Without `start`, there is one process, and JAX is not even imported.
 
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from absl import logging
@@ -34,6 +35,8 @@ def start(coordinator_address: str | None, num_processes: int | None, index: int
     import jax
 
     global _processes, _index
+    # Of signals, training asks all processes itself; elsewhere each of them ends at once.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
             coordinator_address, num_processes, index, heartbeat_timeout_seconds=HEARTBEAT
@@ -45,6 +48,8 @@ def start(coordinator_address: str | None, num_processes: int | None, index: int
         ) from error
     _processes, _index = jax.process_count(), jax.process_index()
     logging.info("process %d of %d, %d devices in all", _index, _processes, jax.device_count())
+    if _index:  # what all do, the first one tells
+        logging.set_verbosity(logging.WARNING)
 
 
 def is_described() -> bool:
@@ -77,7 +82,9 @@ def wait_for_all(point: str) -> None:
         # By the coordination service, not the devices: one process may be using its own.
         from orbax.checkpoint import multihost
 
-        multihost.get_barrier_sync_fn()(key=point, timeout_ms=LONGEST_WAIT * 1000)
+        barrier = multihost.get_barrier_sync_fn()
+        with ThreadPoolExecutor(1) as pool:  # Python hears no signal while this thread is in C++
+            pool.submit(barrier, key=point, timeout_ms=LONGEST_WAIT * 1000).result()
 
 
 def first_says(point: str, value: bool) -> bool:
@@ -95,11 +102,12 @@ def own_share(items: Sequence[T]) -> Sequence[T]:
     return items[_index::_processes]
 
 
-def stop_is_asked(count: int) -> bool:
-    """Say whether any process was told to stop; all processes hear it at the same count.
-
-    `count` must rise by one from call to call: JAX waits for one certain number to come by.
-    """
+def any_says(value: bool) -> bool:
+    """Say whether any process says so; all must ask."""
+    if is_alone():
+        return value
+    import jax
     from jax.experimental import multihost_utils
 
-    return multihost_utils.reached_preemption_sync_point(count)
+    with jax.transfer_guard("allow"):
+        return bool(multihost_utils.process_allgather(value).any())

@@ -20,7 +20,7 @@ import itertools
 import json
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,16 +41,17 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX)
+        # Not by mkstemp, whose files are private: asking for the umask, to make them as readable as
+        # any file the user creates, would clear it for a moment, for all threads.
+        temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        file = open(temporary, "xb")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}.") from error
     try:
-        with os.fdopen(handle, "wb") as file:
+        with file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; results are as readable as any file the user creates.
-        os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         sync_directory(path.parent)
     except BaseException as error:
@@ -201,9 +202,3 @@ def sha256(path: str | os.PathLike) -> str:
     """Hash a file's content without reading it whole into memory."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -66,8 +66,9 @@ def main(argv: Sequence[str]) -> None:
     checkpoint = Path(CHECKPOINT.value) if CHECKPOINT.value else None
     names = list(stages.STAGES) if STAGE.value == "all" else [STAGE.value]
     is_part = distributed.is_described() if DISTRIBUTED.value is None else DISTRIBUTED.value
-    if is_part or COORDINATOR.value:
-        distributed.start(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    place = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    if is_part or any(value is not None for value in place):
+        distributed.start(*place)
     if not distributed.is_first():
         stages.help_the_first(config, outdir, names, checkpoint)
         return
@@ -174,7 +175,9 @@ def _end(status: int, sentence: str) -> NoReturn:
 
     Libraries would wait for their threads, and these complain of what they then miss.
     """
-    os.write(sys.stderr.fileno(), f"vae_jax: {sentence}\n".encode(errors="backslashreplace"))
+    # Names of files may be anybody's, and would speak to the terminal.
+    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in sentence)
+    os.write(sys.stderr.fileno(), f"vae_jax: {shown}\n".encode(errors="backslashreplace"))
     for worker in multiprocessing.active_children():
         worker.kill()
     os._exit(status)

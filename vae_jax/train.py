@@ -6,7 +6,6 @@ and the step number. `config.num_seeds` models, S, train side by side in one pro
 would alone: a small model does not fill a machine.
 """
 
-import itertools
 import math
 import signal
 import threading
@@ -28,7 +27,7 @@ from flax import linen as nn
 from flax import struct
 
 from vae_jax import distributed, files, input_pipeline, mixture, sharding
-from vae_jax.checkpoints import BEST_METRIC, COMPLETE, Checkpoints
+from vae_jax.checkpoints import BEST_METRIC, COMPLETE, Checkpoints, steps_in
 from vae_jax.console import Progress
 from vae_jax.description import Description
 from vae_jax.errors import Preempted, UserError
@@ -41,6 +40,7 @@ from vae_jax.views import Tracks, TrackView, View
 
 OBJECTIVE_KEYS = ("beta", "beta_warmup_steps", "free_bits")
 METRICS = ("loss", "reconstruction", "kl", "squared_error", "other", "grad_norm")
+BATCHES = "batches"  # beside the metrics: how many they are the sums of
 ACTIVE_VARIANCE = 0.01  # of a latent's posterior mean over the data (Burda et al. 2016)
 
 Metrics = dict[str, jax.Array]
@@ -90,6 +90,13 @@ def train(source: Source, description: Description, directory: Path) -> None:
     Preempted
         After SIGTERM or SIGINT, once the state is saved.
     """
+    with stop_signals() as stop_asked:  # also while a job's processes prepare: they end together
+        _train(source, description, directory, stop_asked)
+
+
+def _train(
+    source: Source, description: Description, directory: Path, stop_asked: "StopRequest"
+) -> None:
     settings = description.config["train"]
     program = prepare(source, description)
     metadata = description.to_dict()
@@ -100,15 +107,12 @@ def train(source: Source, description: Description, directory: Path) -> None:
         logging.info("train: resuming at step %d in %s", step, directory)
     patience = settings["patience"] or math.inf
     finished = step >= settings["num_steps"] or history.stale >= patience
-    stopping = False
+    stopping = distributed.any_says(bool(stop_asked))
     with (
-        stop_signals() as stop_asked,
         Progress("train", settings["num_steps"], "steps", step) as progress,
         jax.transfer_guard("disallow"),
     ):
-        for count in itertools.count():
-            if finished or stopping:
-                break
+        while not (finished or stopping):
             begin, started = step, time.monotonic()
             step = next_stop(begin, settings, program.mixture_start)
             if begin and begin == program.mixture_start:
@@ -118,16 +122,15 @@ def train(source: Source, description: Description, directory: Path) -> None:
             metrics["train/steps_per_second"] = (step - begin) / (time.monotonic() - started)
             history.log(step, metrics)
             progress.update(step, f"loss {metrics['train/loss']:.4g}")
-            check_finite(metrics["train/loss"], step, directory)
+            check_finite((metrics["train/loss"], metrics["train/grad_norm"]), step, checkpoints)
             finished = step == settings["num_steps"]
-            stopping = (
-                bool(stop_asked) if distributed.is_alone() else distributed.stop_is_asked(count)
-            )
+            stopping = distributed.any_says(bool(stop_asked))
             metrics = {BEST_METRIC: math.inf}  # a stop is in a hurry: it does not evaluate
             save = finished or step % settings["checkpoint_every"] == 0
             if save or step % settings["eval_every"] == 0:
                 metrics = to_host("eval", program.evaluate(state.params))
                 history.log(step, metrics)
+                check_finite((metrics[BEST_METRIC],), step, checkpoints)
                 finished |= history.stale >= patience
                 if step <= program.mixture_start:  # another prior: it is never the best
                     metrics[BEST_METRIC] = math.inf
@@ -135,10 +138,10 @@ def train(source: Source, description: Description, directory: Path) -> None:
                 checkpoints.save(step, state, metadata, metrics)
     checkpoints.close()
     history.close()
-    if not finished:
-        raise Preempted(f"training stopped at step {step}; the same command continues from there.")
-    if distributed.is_first():
+    if finished and distributed.is_first():
         files.write_json(directory / COMPLETE, {"step": step})
+    if distributed.any_says(bool(stop_asked)):
+        raise Preempted(f"training stopped at step {step}; the same command continues from there.")
 
 
 def prepare(source: Source, description: Description) -> Program:
@@ -165,8 +168,9 @@ def prepare(source: Source, description: Description) -> Program:
         over_seeds(partial(init_state, objective, optimizer), (0, None), len(seeds)),
         out_shardings=whole,
     )(init_keys, source.load(training[:1]) | {"position": training[:1]})
+    run = partial(run_steps, objective, optimizer, skips=settings["skip_nonfinite"])
     step_fn = jax.jit(
-        over_seeds(partial(run_steps, objective, optimizer), (0, 0, None, 1, None), len(seeds)),
+        over_seeds(run, (0, 0, None, 1, None), len(seeds)),
         donate_argnums=0,
         out_shardings=whole,
     )
@@ -177,15 +181,12 @@ def prepare(source: Source, description: Description) -> Program:
     held_out = feed.validation(validation)
 
     def train_steps(state: TrainState, begin: int, end: int) -> tuple[TrainState, Any]:
-        parts, counts = [], []
+        parts = []
         for batches, count in feed.dispatches(shuffles, begin, end, settings["log_every"]):
             on_device = sharding.place_whole(mesh, np.int32(count))
             state, metrics = step_fn(state, train_keys, feed.resident, batches, on_device)
             parts.append(metrics)
-            counts.append(count)
-        return state, jax.tree.map(
-            lambda *leaves: np.average(leaves, axis=0, weights=counts), *jax.device_get(parts)
-        )
+        return state, average(jax.device_get(parts), begin, end)
 
     def start_mixture(state: TrainState) -> TrainState:
         with jax.transfer_guard("allow"):
@@ -264,10 +265,12 @@ def run_steps(
     resident: Tracks,
     batches: Tracks,
     count: jax.Array,
+    skips: bool = False,
 ) -> tuple[TrainState, Metrics]:
     """Take the first `count` of the steps whose batches are given, [num_steps, B, ...].
 
-    Returns the new state, and the metrics averaged over the steps.
+    Returns the new state, and the metrics' sums over the steps. If it `skips`, a batch whose loss
+    or gradient is not finite changes neither.
     """
 
     def compute_loss(params: Any, step: jax.Array, batch: Tracks) -> Any:
@@ -285,12 +288,32 @@ def run_steps(
         metrics["grad_norm"] = optax.tree.norm(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        totals = {name: totals[name] + metrics[name] for name in METRICS}
-        return TrainState(state.step + 1, params, opt_state), totals
+        metrics[BATCHES] = jnp.ones(())
+        after = TrainState(state.step + 1, params, opt_state)
+        if skips:
+            is_sound = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+            before = state.replace(step=after.step)
+            after = jax.tree.map(partial(jnp.where, is_sound), after, before)
+            metrics = {name: jnp.where(is_sound, value, 0) for name, value in metrics.items()}
+        return after, {name: total + metrics[name] for name, total in totals.items()}
 
-    totals = dict.fromkeys(METRICS, jnp.zeros(()))
-    state, totals = jax.lax.fori_loop(0, count, step_fn, (state, totals))
-    return state, {name: total / count for name, total in totals.items()}
+    totals = dict.fromkeys((*METRICS, BATCHES), jnp.zeros(()))
+    return cast(Any, jax.lax.fori_loop(0, count, step_fn, (state, totals)))
+
+
+def average(
+    sums: Sequence[Mapping[str, np.ndarray]], begin: int, end: int
+) -> dict[str, np.ndarray]:
+    """Return the metrics of the dispatches from one step to another, averaged over their batches.
+
+    Of several seeds all are [S]. Where all batches were skipped, the averages are NaN.
+    """
+    totals = {name: np.sum([part[name] for part in sums], axis=0) for name in sums[0]}
+    batches = totals.pop(BATCHES)
+    if skipped := end - begin - int(batches.min()):
+        logging.warning("train: skipped %d batches before step %d as not finite", skipped, end)
+    with np.errstate(invalid="ignore"):
+        return {name: total / batches for name, total in totals.items()}
 
 
 def run_evaluation(objective: Objective, resident: Tracks, batches: Tracks, params: Any) -> Metrics:
@@ -341,13 +364,18 @@ def next_stop(step: int, settings: Mapping[str, Any], mixture_start: int = 0) ->
     return min(stop for stop in stops if stop > step)
 
 
-def check_finite(value: float, step: int, directory: Path) -> None:
-    """Stop a run whose loss is NaN or infinite."""
-    if not math.isfinite(value):
-        raise UserError(
-            f"the loss is {value} at step {step}: lower config.train.learning_rate (the "
-            f"checkpoints in {directory} are from before)."
-        )
+def check_finite(values: Sequence[float], step: int, checkpoints: Checkpoints) -> None:
+    """Stop a run whose loss, or the norm of its gradient after it, is NaN or infinite."""
+    if all(map(math.isfinite, values)):
+        return
+    checkpoints.close()
+    saved = steps_in(checkpoints.directory)
+    last = f"the last good checkpoint is {checkpoints.directory / str(saved[-1])}" if saved else ""
+    said = ", the norm of its gradient ".join(map(str, values))
+    raise UserError(
+        f"the loss is {said} at step {step}: lower config.train.learning_rate, or skip such "
+        f"batches by config.train.skip_nonfinite ({last or 'there is no checkpoint yet'})."
+    )
 
 
 class StopRequest:
@@ -369,8 +397,7 @@ def stop_signals() -> Iterator[StopRequest]:
         request.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    # Python allows handlers only in the main thread; JAX has its own for jobs of many processes.
-    if threading.current_thread() is threading.main_thread() and distributed.is_alone():
+    if threading.current_thread() is threading.main_thread():  # as Python demands
         for number in (signal.SIGTERM, signal.SIGINT):
             previous[number] = signal.signal(number, handle)
     try:

@@ -6,6 +6,8 @@ Credentials are kagglehub's: KAGGLE_API_TOKEN, KAGGLE_USERNAME and KAGGLE_KEY, o
 
 import os
 import re
+import tarfile
+import zipfile
 from pathlib import Path
 
 from vae_jax.download import folder, local
@@ -65,6 +67,11 @@ def _fetch(dataset: str, data_dir: Path) -> Path:
         raise UserError(
             "cannot reach Kaggle: check the network, then run the same command again; it "
             "continues where it stopped."
+        ) from error
+    except (tarfile.TarError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"refused the archive of {dataset} ({error}): it is damaged, or holds names that lead "
+            "outside the target folder; do not trust it."
         ) from error
     except OSError as error:
         raise UserError(f"cannot write {data_dir}: {error.strerror or error}.") from error

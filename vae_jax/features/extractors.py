@@ -6,9 +6,11 @@ heavy is imported before it is needed: JAX for audio, scikit-learn for lyrics.
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +23,11 @@ from vae_jax.manifest import Manifest, Track
 from vae_jax.records import ArraySpec
 
 if TYPE_CHECKING:
+    from vae_jax.features.audio import Audio
     from vae_jax.features.lyrics import LyricsEmbedding
     from vae_jax.features.spectral import AudioFeature
 
+TIME_LIMIT = 600  # s to read a file, beyond what the window takes to play
 WITH_LYRICS = ("lyrics_tfidf", "hybrid")
 LYRICS_VERSION = 1  # raise it when the same lyrics and settings give another embedding
 LYRICS_MARKER = "lyrics-made-from.json"
@@ -66,16 +70,21 @@ class AudioExtractor:
 
         if track.audio_path is None:
             return "its audio_path is empty"
-        names = ("sample_rate", "duration", "excerpt", "min_duration")
-        window = {name: self.settings[name] for name in names}
+        limit = TIME_LIMIT + self.settings.duration
         try:
-            with urls.local(track.audio_path) as path:
-                sound = audio.load(path, **window)
+            sound = _within(limit, functools.partial(self._load, track.audio_path))
         except audio.AudioError as error:
             return str(error)
         except OSError as error:
             return f"cannot read {track.audio_path}: {error.strerror or error}"
         return Extracted({"features": self.feature(sound.waveform)}, sound.duration)
+
+    def _load(self, location: urls.Location) -> "Audio":
+        from vae_jax.features import audio
+
+        names = ("sample_rate", "duration", "excerpt", "min_duration")
+        with urls.local(location) as path:
+            return audio.load(path, **{name: self.settings[name] for name in names})
 
 
 @dataclass(frozen=True)
@@ -203,6 +212,25 @@ def prepare(
     sha256 = files.sha256(path)
     files.write_json(marker, {"made_from": made_from, "sha256": sha256})
     return sha256
+
+
+def _within(seconds: float, read: Callable[[], "Audio"]) -> "Audio":
+    """Return what `read` does, or give up on it, as where a network's disk does not answer.
+
+    No thread that hangs can be ended; as a daemon, it does not keep the process from ending.
+    """
+    future: Future[Audio] = Future()
+
+    def work() -> None:
+        try:
+            future.set_result(read())
+        except BaseException as error:  # for whoever waits
+            future.set_exception(error)
+
+    Thread(target=work, daemon=True).start()
+    if not wait([future], seconds).done:
+        raise TimeoutError(f"it took longer than {seconds:g} s")
+    return future.result()
 
 
 def _audio(feature: Mapping[str, Any], name: str) -> AudioExtractor:
