@@ -17,7 +17,6 @@ from vae_jax.config import get_config
 
 RATE = 44100  # Hz, of the files
 TARGET_RATE = 22050  # Hz, of the features
-SHARDS_PER_CORE = 4
 
 
 @dataclass(frozen=True)
@@ -26,20 +25,13 @@ class Sizes:
 
     files: int = 12
     seconds: float = 30.0
-    tracks_per_core: int = 48
+    tracks_per_core: int = 64  # one shard of the default size
     long_seconds: float = 600.0
     clips_per_core: int = 32
     repeats: int = 5
 
 
-TINY = Sizes(
-    files=1,
-    seconds=1.0,
-    tracks_per_core=SHARDS_PER_CORE,
-    long_seconds=2.0,
-    clips_per_core=2,
-    repeats=1,
-)
+TINY = Sizes(files=1, seconds=1.0, tracks_per_core=2, long_seconds=2.0, clips_per_core=2, repeats=1)
 
 
 def measure(sizes: Sizes) -> Iterator[Line]:
@@ -73,8 +65,7 @@ def _extraction(folder: Path, paths: Sequence[Path], feature: str, sizes: Sizes)
     cores = num_cores()
     count = sizes.tracks_per_core * cores
     repeated = [paths[i % len(paths)] for i in range(count)]
-    per_shard = count // (SHARDS_PER_CORE * cores)
-    chunks = [repeated[i : i + per_shard] for i in range(0, count, per_shard)]
+    chunks = [repeated[core::cores] for core in range(cores)]
     described = (folder / f"records-{feature}", chunks, feature, sizes.seconds)
     work = [(chunk, feature) for chunk in chunks]
     tasks = {
