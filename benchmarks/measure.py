@@ -38,7 +38,7 @@ class Task:
     cores
         The process may use so many; None for all.
     threads
-        Of BLAS and OpenMP; None for as many as cores.
+        Of BLAS, OpenMP and XLA, each; None for as many as cores.
     """
 
     make: Callable[..., Callable[[], Any]]
@@ -297,7 +297,7 @@ def _limits(task: Task) -> Iterator[None]:
     """Limit what a process that is started now may use; libraries look when they are imported."""
     affinity, environment = os.sched_getaffinity(0), os.environ.copy()
     cores = sorted(affinity)[: task.cores]
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC"):
         os.environ[name] = str(task.threads or len(cores))
     try:
         os.sched_setaffinity(0, cores)

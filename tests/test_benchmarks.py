@@ -91,9 +91,9 @@ def test_records_are_written_and_read_in_segments_and_opened(tmp_path):
         make(tmp_path)()
 
 
-def test_spectra_run_in_threads_and_batches():
-    features.spectra("mfcc", 0.5, 2, 2)()
-    features.librosa_spectra("mfcc", 0.5, 2, 2)()
+def test_spectra_run_one_by_one_and_in_batches():
+    features._our_spectra(("mfcc", 0.5, 2))
+    features._librosa_spectra(("mfcc", 0.5, 2))
     features.batched_spectra(0.5, 2)()
 
 

@@ -22,6 +22,8 @@ POOL_ATTEMPTS = 3  # pools that may break before extraction gives up
 WORKER_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # the accelerator belongs to the parent
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    # XLA's threads: on all cores, they took as long to share a spectrum as to compute it.
+    "NPROC": "1",
 }
 
 
