@@ -1,5 +1,7 @@
 """What the latents of a hybrid are for: both modalities' structure, though half lack one."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +9,12 @@ import optax
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
+from benchmarks import modalities
 from vae_jax import mixture
 from vae_jax.config import get_config, to_dict
 from vae_jax.models import build
 from vae_jax.models.vae import Inputs, loss
+from vae_jax.records import ArraySpec, Statistics
 
 NUM_TRACKS, NUM_STYLES = 120, 6
 
@@ -75,3 +79,28 @@ def test_clusters_are_the_structure_of_either_modality_where_half_the_tracks_lac
     assert agreement(latents, language) > 0.9
     incomplete = module.apply(variables, inputs, method="_encode").mean
     assert agreement(incomplete, language) < 0.8  # tracks without lyrics lie in the middle
+
+
+class Records(list):
+    """Stored features of the tracks, as far as `modalities.linear` looks at them."""
+
+    def __init__(self, inputs):
+        arrays = {name: np.asarray(x) for name, x in inputs.x.items()}
+        self.arrays = {name: ArraySpec(x.shape[1:], "float32") for name, x in arrays.items()}
+        self.arrays |= {f"has_{name}": ArraySpec((), "uint8") for name in arrays}
+        there = {name: np.asarray(inputs.mask[name]) for name in arrays}
+        self.statistics = {name: Statistics.of(x[there[name] > 0]) for name, x in arrays.items()}
+        values = arrays | {f"has_{name}": mask for name, mask in there.items()}
+        super().__init__({name: x[i] for name, x in values.items()} for i in range(NUM_TRACKS))
+
+    read = list.__getitem__
+
+
+def test_pca_that_is_treated_alike_finds_both_structures_too():
+    inputs, style, language = tracks()
+    config = get_config()
+    config.model.update(latent_dim=4, num_components=NUM_STYLES)
+    points = modalities.linear(SimpleNamespace(records=Records(inputs), config=config), seed=0)
+    assert points.shape == (NUM_TRACKS, 8)
+    assert agreement(points, style) > 0.9
+    assert agreement(points, language) > 0.9
