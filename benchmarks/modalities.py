@@ -4,7 +4,9 @@ python -m benchmarks.derive half_lyrics ... --outdir=DIR
 python -m benchmarks.modalities --manifest=DIR/metadata.csv --outdir=DIR/results [--seeds=10]
 
 Each is clustered by k-means into as many clusters as there are languages, and as many as there are
-genres; scored are the tracks that it has and that have the label.
+genres; scored are the tracks that it has and that have the label. "PCA" of both is that of each,
+with the missing filled in and the balance made as in the VAE's latents (`linear`); of both, fused,
+that of all columns side by side.
 """
 
 import argparse
@@ -17,8 +19,11 @@ from ml_collections import ConfigDict
 
 from benchmarks import quality
 from configs import hybrid, lyrics, mlp
-from vae_jax import files, manifest, stages
+from vae_jax import baselines, files, manifest, mixture, stages
 from vae_jax.errors import UserError
+from vae_jax.models.multimodal import balance
+from vae_jax.models.posterior import Posterior, side_by_side
+from vae_jax.models.priors import Mixture
 from vae_jax.run import Run
 
 LABELS = ("language", "genre")
@@ -52,12 +57,39 @@ def _scores(
 ) -> Iterator[dict[str, str | int | float]]:
     for space in SPACES:
         ids, points = quality.read(this.embedding(space), num_seeds)
+        if space == "pca" and this.config.model.name == "multimodal":
+            points = [linear(this, seed) for seed in range(num_seeds)]
         for label in LABELS:
             classes = np.array(tracks.column(label, ids.tolist()))
             k = len({*classes} - {""})
             for row in quality.score(space, points, points[0], classes, classes, k).rows:
                 counts = {"n": int((classes != "").sum()), "k": k}
                 yield {"space": space, "label": label, **counts, "ami": row["ami"]}
+
+
+def linear(this: Run, seed: int) -> np.ndarray:
+    """Return the PCA of each modality, completed and balanced as the VAE's latents are, [N, L].
+
+    Components are scaled like the posterior of a linear VAE with unit noise (probabilistic PCA,
+    Tipping and Bishop 1999), and the mixture is fitted to them.
+    """
+    records, model = this.records, this.config.model
+    arrays = baselines.summaries(records, np.arange(len(records)))
+    names = [name for name in records.arrays if f"has_{name}" in records.arrays]
+    present = [arrays[f"has_{name}"].astype(np.float32) for name in names]
+    blocks = []
+    for name, there in zip(names, present, strict=True):
+        known = records.statistics[name]
+        points = (arrays[name] - known.mean) / known.std
+        _, values, axes = np.linalg.svd(points[there > 0], full_matrices=False)
+        signal = np.maximum(values[: model.latent_dim] ** 2 / there.sum(), 1.0)
+        mean = points @ axes[: model.latent_dim].T * np.sqrt(signal - 1) / signal
+        blocks.append(Posterior(mean, np.tile(-np.log(signal), (len(points), 1))))
+    joined = side_by_side(blocks, present)
+    prior = Mixture(model.num_components, joined.mean.shape[1])
+    fitted = {"params": mixture.fit(joined, model.num_components, seed)}
+    factors = balance(prior.apply(fitted, method="spread"), np.ones(len(names)))
+    return np.asarray(prior.apply(fitted, joined, method="complete").scale(factors).mean)
 
 
 def table(rows: list[dict]) -> str:

@@ -2,7 +2,9 @@
 
 python -m vae_jax.main --config=configs/hybrid.py --config.manifest=PATH/metadata.csv
 
-The default is a multimodal VAE, a product of experts. Variants:
+The default is a multimodal VAE: latents for each modality, and a mixture as their common prior,
+from which tracks that lack a modality take what their likeliest component has. Both modalities
+contribute the same to distances. Variants:
     --config=configs/hybrid.py:fused       early fusion into one vector, for the MLP VAE
     --config=configs/hybrid.py:logmelspec  a conv2d encoder of log-mel segments for the audio
 """
@@ -22,5 +24,11 @@ def get_config(variant: str = "mfcc") -> ConfigDict:
     config.feature.name = "hybrid"
     config.feature.audio_feature = "logmelspec" if variant == "logmelspec" else "mfcc"
     config.feature.lyrics_embed_dim = 128
-    config.model.name = "mlp" if variant == "fused" else "multimodal"
+    if variant == "fused":
+        return config
+    config.model.name = "multimodal"
+    config.model.latent_dim = 8  # of each modality
+    config.model.hidden_dims = ()  # linear: MLPs learn few songs by heart, layers need thousands
+    config.model.learned_scale = False  # keeps what varies more than a column does on average
+    config.model.prior = "mixture"
     return config

@@ -79,9 +79,9 @@ def encoder_of(tracks, feature, model, conditions=(), **settings):
     return SimpleNamespace(description=description, best_params=variables["params"])
 
 
-def latents_of(tracks):
+def latents_of(tracks, num_blocks=1):
     means = RNG.normal(size=(len(tracks), 3)) * [0.1, 3.0, 1.0] + [5.0, 6.0, 7.0]
-    return [means.astype(np.float32)]
+    return [np.tile(means, num_blocks).astype(np.float32)]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,9 @@ def test_inputs_are_in_stored_units_and_outputs_are_the_models(feature, model, s
     tracks = Tracks(SPECS[feature], 20)
     conditions = ["a", "b"] * 10 if settings else []
     encoder = encoder_of(tracks, feature, model, conditions, **settings)
-    data = decode.decode(encoder, tracks, conditions, latents_of(tracks))
+    latents = latents_of(tracks, 2 if model == "multimodal" else 1)
+    data = decode.decode(encoder, tracks, conditions, latents)
+    assert data.dimensions.max() < 3  # those of the audio
     assert data.ids.tolist() == [f"t{i}" for i in (0, 2, 5, 7, 10, 12, 15, 17)]
     name = "audio" if feature == "hybrid" else "features"
     for i, id_ in enumerate(data.ids):
@@ -143,10 +145,10 @@ def test_traversals_move_the_latents_that_vary_most_around_the_mean_of_all_track
 def test_only_tracks_with_audio_are_reconstructed():
     tracks = Tracks(SPECS["hybrid"], 16, without_audio={0, 4, 5})
     encoder = encoder_of(tracks, "hybrid", "multimodal")
-    data = decode.decode(encoder, tracks, [], latents_of(tracks))
+    data = decode.decode(encoder, tracks, [], latents_of(tracks, 2))
     assert data.ids.tolist() == ["t1", "t2", "t6", "t8", "t10", "t12", "t14"]
     without = Tracks(SPECS["hybrid"], 4, without_audio=range(4))
-    assert decode.decode(encoder, without, [], latents_of(without)) is None
+    assert decode.decode(encoder, without, [], latents_of(without, 2)) is None
 
 
 def test_a_model_that_does_not_decode_to_stored_features_is_left_out():

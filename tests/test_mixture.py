@@ -105,3 +105,49 @@ def test_assignments_are_probabilities():
     found = priors.Mixture(K, L).apply({"params": values}, q, method="assign")
     assert found.shape == (4, K)
     np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=1e-5)
+
+
+def two_modalities(n=120):
+    """Return latents of two dimensions and what each track is: half lack the second.
+
+    Groups of the second differ by much less than those of the first.
+    """
+    group = RNG.integers(0, 3, n)
+    centers = np.array([[0, 0], [10, 1], [20, 0]])
+    mean = centers[group] + RNG.normal(0, [0.5, 0.05], (n, 2))
+    known = np.ones((n, 2), np.float32)
+    known[::2, 1] = 0
+    return Posterior(mean * known, np.full((n, 2), -6.0) * known, known), group, mean
+
+
+def test_tracks_that_lack_a_modality_are_fitted_and_completed_by_those_that_resemble_them():
+    q, group, mean = two_modalities()
+    found = mixture.fit(q, 3, seed=0)
+    order = np.argsort(found["mean"][:, 0])
+    np.testing.assert_allclose(found["mean"][order], [[0, 0], [10, 1], [20, 0]], atol=0.4)
+    prior = priors.Mixture(3, 2)
+    completed = prior.apply({"params": found}, q, method="complete")
+    np.testing.assert_allclose(completed.mean[:, 1], (group == 1), atol=0.3)
+    np.testing.assert_array_equal(completed.mean[1::2], mean[1::2].astype(np.float32))
+
+
+def test_what_is_missing_costs_nothing_under_a_mixture():
+    values, q = params(), posterior()
+    known = np.array([[1, 1], [1, 0], [0, 1], [0, 0]], np.float32)
+    moved = q.replace(mean=q.mean + 9 * (1 - known), known=known)
+    np.testing.assert_allclose(cost(values, moved), cost(values, q.replace(known=known)), rtol=1e-5)
+    first = {name: array[..., :1] for name, array in values.items()} | {"logits": values["logits"]}
+    alone = priors.Mixture(K, 1).apply(
+        {"params": first}, Posterior(q.mean[:, :1], q.log_variance[:, :1])
+    )
+    np.testing.assert_allclose(
+        cost(values, moved)[1], (alone.kl.sum(axis=-1) + alone.assignment)[1], rtol=1e-4
+    )
+    np.testing.assert_allclose(cost(values, moved)[3], 0, atol=1e-6)
+
+
+def test_a_modality_that_no_track_has_gives_a_finite_mixture():
+    q, _, _ = two_modalities()
+    known = np.array(q.known) * [1, 0]
+    found = mixture.fit(q.replace(known=known), 3, seed=0)
+    assert all(np.isfinite(array).all() for array in found.values())

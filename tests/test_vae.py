@@ -6,7 +6,8 @@ from scipy import integrate, stats
 
 from vae_jax.config import get_config, to_dict
 from vae_jax.models import build, conv2d
-from vae_jax.models.posterior import Posterior, product_of_experts
+from vae_jax.models.multimodal import balance
+from vae_jax.models.posterior import Posterior, side_by_side
 from vae_jax.models.vae import Elbo, Gaussian, Inputs, loss, weighted_mean
 
 RNG = np.random.default_rng(0)
@@ -66,30 +67,19 @@ def test_the_likelihood_under_posterior_samples_matches_its_closed_form():
     np.testing.assert_allclose(nats.mean(), expected, rtol=5e-3)
 
 
-def test_the_product_of_experts_is_the_product_of_their_densities():
-    means, variances = np.array([0.5, -1.0]), np.array([0.3, 2.0])
-    experts = [
-        Posterior(jnp.full((1, 1), m), jnp.full((1, 1), np.log(v)))
-        for m, v in zip(means, variances, strict=True)
-    ]
-    product = product_of_experts(experts, [jnp.ones(1), jnp.ones(1)])
-    z = np.linspace(-10, 10, 200_001)
-    log_density = -(z**2) / 2 - sum(
-        (z - m) ** 2 / 2 / v for m, v in zip(means, variances, strict=True)
-    )
-    density = np.exp(log_density - log_density.max())
-    density /= density.sum()
-    mean = (density * z).sum()
-    np.testing.assert_allclose(product.mean, [[mean]], atol=1e-5)
-    variance = (density * (z - mean) ** 2).sum()
-    np.testing.assert_allclose(np.exp(product.log_variance), [[variance]], rtol=1e-4)
+def test_latents_side_by_side_are_standard_normal_where_a_track_lacks_them():
+    blocks = [Posterior(jnp.full((2, size), 4.0), jnp.full((2, size), -1.0)) for size in (1, 2)]
+    joined = side_by_side(blocks, [jnp.ones(2), jnp.array([1.0, 0.0])])
+    np.testing.assert_allclose(joined.mean, [[4, 4, 4], [4, 0, 0]])
+    np.testing.assert_allclose(joined.log_variance, [[-1, -1, -1], [-1, 0, 0]])
+    np.testing.assert_allclose(joined.known, [[1, 1, 1], [1, 0, 0]])
 
 
-def test_a_missing_expert_leaves_the_others_and_the_prior():
-    expert = Posterior(jnp.full((2, 3), 4.0), jnp.zeros((2, 3)))
-    product = product_of_experts([expert], [jnp.array([1.0, 0.0])])
-    np.testing.assert_allclose(product.mean, [[2.0] * 3, [0.0] * 3])
-    np.testing.assert_allclose(np.exp(product.log_variance), [[0.5] * 3, [1.0] * 3])
+def test_a_scaled_posterior_is_that_of_scaled_latents():
+    posterior = Posterior(jnp.full((200_000, 1), 2.0), jnp.full((200_000, 1), np.log(0.25)))
+    z = posterior.scale(jnp.array([3.0])).sample(jax.random.key(0))
+    assert abs(float(z.mean()) - 6) < 0.02
+    assert abs(float(z.std()) - 1.5) < 0.02
 
 
 def config_of(**model):
@@ -224,11 +214,49 @@ def test_a_missing_modality_changes_neither_posterior_nor_loss():
     np.testing.assert_array_equal(*losses)
 
 
-def test_dropout_never_hides_all_that_a_track_has():
-    module = build(config_of(name="multimodal"), {"audio": (5,), "lyrics": (4,)})
-    mask = multimodal_inputs([1, 1, 0] * 50, [1, 0, 1] * 50).mask
-    hidden = module.bind({})._hide(mask, jax.random.key(0))
-    kept = np.stack([hidden["audio"], hidden["lyrics"]])
-    assert (kept.sum(axis=0) >= 1).all()
-    assert (kept <= np.stack([mask["audio"], mask["lyrics"]])).all()
-    assert 20 < (kept[:, ::3].sum(axis=0) == 1).sum() < 50  # some of those that have both
+def start(variables, means):
+    """Give the prior's components these means, [K, L], in place of zeros."""
+    prior = variables["params"]["prior"] | {"mean": jnp.array(means, jnp.float32)}
+    return {"params": variables["params"] | {"prior": prior}}
+
+
+def test_a_missing_modality_is_that_of_the_likeliest_component():
+    config = config_of(name="multimodal", prior="mixture", num_components=2, latent_dim=1)
+    module = build(config, {"audio": (5,), "lyrics": (4,)})
+    inputs, key = multimodal_inputs([1, 1], [1, 0]), jax.random.key(0)
+    variables = module.init(key, inputs, key)
+    audio = float(module.apply(variables, inputs, method="encode").mean[1, 0])
+    for near in (0, 1):  # which component has the audio of both tracks
+        means = np.array([[audio, 2.0], [audio, -2.0]])
+        means[1 - near, 0] += 4.0
+        q = module.apply(start(variables, means), inputs, method="encode")
+        scale = float(q.mean[1, 0]) / audio
+        assert scale == pytest.approx(float(q.mean[0, 0]) / audio)
+        lyrics_scale = np.sqrt((scale**2 * 4) / 4)  # both modalities' components are 4 apart
+        assert float(q.mean[1, 1]) == pytest.approx(means[near, 1] * lyrics_scale, rel=1e-4)
+        assert q.known.tolist() == [[1, 1], [1, 0]]
+        assignment = module.apply(start(variables, means), q, method="assign")
+        assert int(assignment[1].argmax()) == near
+
+
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_modalities_vary_as_they_are_weighted(weight):
+    spread = jnp.array([1.0, 8.0, 0.3, 0.1])  # of two dimensions of each
+    factors = balance(spread, jnp.array([1.0, weight]))
+    audio, lyrics = (spread * factors**2).reshape(2, 2).sum(axis=1)
+    np.testing.assert_allclose(lyrics, weight**2 * audio, rtol=1e-5)
+    np.testing.assert_allclose(balance(jnp.array([1.0, 0.0]), jnp.ones(2)), 1)  # one is constant
+
+
+def test_balanced_latents_are_decoded_as_they_were_encoded():
+    config = config_of(name="multimodal", prior="mixture", num_components=2, latent_dim=1)
+    module = build(config, {"audio": (5,), "lyrics": (4,)})
+    inputs, key = multimodal_inputs([1], [1]), jax.random.key(0)
+    variables = module.init(key, inputs, key)
+    decoded = []
+    for means in (np.zeros((2, 2)), np.array([[1.0, 0.5], [-1.0, -0.5]])):
+        started = start(variables, means)
+        z = module.apply(started, inputs, method="encode").mean
+        decoded.append((z, module.apply(started, z, method="decode")["lyrics"].mean))
+    assert not np.allclose(decoded[0][0], decoded[1][0])
+    np.testing.assert_allclose(decoded[0][1], decoded[1][1], rtol=1e-4)

@@ -53,14 +53,14 @@ def get_config() -> ConfigDict:
     feature.audio_feature = "mfcc"  # of the hybrid: mfcc or logmelspec
     feature.lyrics_embed_dim = 128  # columns of the lyrics' SVD; 0 = no SVD
     feature.lyrics_max_features = 8192  # terms of words, and as many of character n-grams
-    feature.lyrics_weight = 1.0  # of the lyrics beside the audio, in the hybrid's early fusion
+    feature.lyrics_weight = 1.0  # of the lyrics beside the audio, in the hybrid's distances
     feature.shard_size = 64  # tracks per TFRecord shard
     feature.num_workers = 0  # decoding workers; 0 = one per core
     feature.runner = "local"  # of the extraction: "local" processes, or "beam"
 
     config.model = model = ConfigDict()
     model.name = "mlp"
-    model.latent_dim = 16
+    model.latent_dim = 16  # multimodal: of each modality
     model.hidden_dims = (256, 128)  # mlp: of the encoder; the decoder mirrors them
     model.channels = (32, 64, 128, 256)  # conv2d: of the encoder; each level halves time and mel
     model.kernel_size = 2  # conv2d: 2 = dense on 2 x 2 patches, 3 = convolutions of stride 2
@@ -70,7 +70,6 @@ def get_config() -> ConfigDict:
     model.contrast = 1.0  # track: weight of the contrastive term
     model.segment_frames = 128  # frames of the segments that are cut from tracks
     model.dtype = "float32"  # of conv2d's activations; "bfloat16" is faster on accelerators
-    model.modality_dropout = 0.5  # multimodal: how often a modality is hidden in training
     model.condition = ""  # manifest column that the model is told (which makes it supervised)
     model.deterministic = False  # a plain autoencoder: no sampling, no KL term
     model.input_noise = 0.2  # mlp, conv2d: added to the standardised input in training
@@ -317,7 +316,6 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "model.kernel_size": ((lambda value: value in (2, 3)), "2 or 3"),
     "model.segment_frames": ((lambda value: 1 <= value <= 65536), "from 1 to 65536"),
     "model.dtype": _one_of(("float32", "bfloat16")),
-    "model.modality_dropout": ((lambda value: 0 <= value < 1), "from 0 to below 1"),
     "model.input_noise": _NOT_NEGATIVE,
     "model.prior": _one_of(PRIORS),
     "model.num_components": _at_least(2, 1024),

@@ -62,7 +62,7 @@ def decode(
     chosen = _evenly_spaced(records, name)
     if not len(chosen):
         return None
-    dimensions, moved = _traversals(latents)
+    dimensions, moved = _traversals(latents, description.config["model"]["latent_dim"])
     source = Source(records, description.class_numbers(conditions))
     tracks = source.load(np.maximum(input_pipeline.pad(chosen, NUM_TRACKS), 0))
     flat = moved.reshape(-1, moved.shape[-1])
@@ -126,12 +126,15 @@ def _evenly_spaced(records: Records, name: str) -> np.ndarray:
     return np.array([position for position in found if position is not None], np.int32)
 
 
-def _traversals(latents: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the dimensions that vary most, [D], and the latents to decode, [D, V, L]."""
+def _traversals(latents: Iterable[np.ndarray], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the dimensions that vary most, [D], and the latents to decode, [D, V, L].
+
+    The dimensions are among the first `size`: the audio's, where modalities have their own.
+    """
     measured = functools.reduce(Statistics.merge, map(Statistics.of, latents))
     mean = measured.mean.astype(np.float32)
     std = np.sqrt(measured.squares / measured.count).astype(np.float32)
-    dimensions = np.argsort(-std, kind="stable")[:NUM_DIMENSIONS]
+    dimensions = np.argsort(-std[:size], kind="stable")[:NUM_DIMENSIONS]
     moved = np.tile(mean, (len(dimensions), NUM_VALUES, 1))
     for i, dimension in enumerate(dimensions):
         moved[i, :, dimension] += np.linspace(-REACH, REACH, NUM_VALUES) * std[dimension]

@@ -69,7 +69,7 @@ class Encoder:
     def _assign(self) -> Any:
         """The function behind `assign`, compiled once for all shards."""
         model, _ = self.description.build()
-        return jax.jit(partial(model.apply, method=lambda model, q: model.prior.assign(q)))
+        return jax.jit(partial(model.apply, method="assign"))
 
     def embed(
         self,

@@ -1,8 +1,9 @@
-"""A VAE of several modalities whose encoders are experts (Wu and Goodman 2018).
+"""A VAE of several modalities, any of which a track may lack: a latent for each, and one prior.
 
-The posterior is the product of the prior and of one expert per modality that a track has, so
-tracks with only audio or only lyrics are embedded too. In training, tracks that have all
-modalities lose some at random before encoding, and all are reconstructed.
+Each modality is encoded into latents of its own and decoded from them alone; these lie side by
+side. What goes with what is the prior's to know: its components span all modalities, so of a
+missing one it says what the most likely component does. With one latent for all, a product of
+experts (Wu and Goodman 2018), tracks that lack a modality lay in the middle, near each other.
 """
 
 from collections.abc import Mapping
@@ -13,58 +14,54 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from vae_jax.models import conv2d, mlp, priors
-from vae_jax.models.posterior import Posterior, product_of_experts
+from vae_jax.models.posterior import Posterior, side_by_side
 from vae_jax.models.vae import Elbo, Gaussian, Inputs
 
 
 class MultimodalVae(nn.Module):
-    """One VAE per modality around a shared latent.
+    """One VAE per modality, joined by the prior of all their latents.
+
+    Outside, latents are balanced: all modalities contribute the same variance between the prior's
+    components, times their squared weights. Otherwise the one with more columns would decide, as
+    in factor analysis of several tables (Escofier and Pages 1994).
 
     Attributes
     ----------
     modalities
-        By name; their encoders are the experts, their decoders the likelihoods.
+        By name, with latents of one size.
     weights
-        How much each modality's likelihood counts, by name.
+        How much each modality counts in distances between latents, by name.
     prior
-        Maps the shared posterior to what it costs, a `priors.Divergence`.
-    dropout
-        The probability that a modality is hidden from the encoder in training.
+        Maps the posterior of all latents to what it costs, a `priors.Divergence`.
     """
 
     modalities: Mapping[str, nn.Module]
     weights: Mapping[str, float]
     prior: nn.Module
-    dropout: float
 
     def encode(self, inputs: Inputs) -> Posterior:
-        """Return the posterior of tracks given whatever modalities they have.
+        """Return the posterior of tracks given whatever modalities they have, balanced.
 
         `inputs.x` and `inputs.mask` are dicts by modality; `inputs.mask["segments"]`, [B, S],
         is there when the audio is all of a track's segments, [B, S, T, F].
         """
-        experts = []
-        for name, model in self.modalities.items():
-            x = inputs.x[name]
-            segments = inputs.mask.get("segments") if x.ndim == 4 else None
-            experts.append(model.encode(Inputs(x, segments)))
-        present = [inputs.mask[name] for name in self.modalities]
-        return product_of_experts(experts, present)
+        return self.prior.complete(self._encode(inputs)).scale(self._balance())
 
     def decode(self, z: jax.Array, condition: jax.Array | None = None) -> dict[str, Gaussian]:
-        """Return each modality's likelihood given latents, [B, L]."""
-        return {name: model.decode(z, condition) for name, model in self.modalities.items()}
+        """Return each modality's likelihood given balanced latents, [B, L]."""
+        return self._decode(z / self._balance(), condition)
+
+    def assign(self, posterior: Posterior) -> jax.Array:
+        """Return the probability of each of the prior's components, [B, K]."""
+        return self.prior.assign(posterior.scale(1 / self._balance()))
 
     def __call__(self, inputs: Inputs, key: jax.Array) -> Elbo:
-        """Return the ELBO's terms of a batch whose modalities are hidden at random."""
-        drop_key, sample_key = jax.random.split(key)
-        posterior = self.encode(inputs.replace(mask=self._hide(inputs.mask, drop_key)))
-        likelihoods = self.decode(posterior.sample(sample_key))
+        """Return the ELBO's terms of a batch; what a track lacks costs nothing."""
+        posterior = self._encode(inputs)
         reconstruction = squared_error = count = jnp.zeros(len(posterior.mean))
-        for name, likelihood in likelihoods.items():
+        for name, likelihood in self._decode(posterior.sample(key)).items():
             x, present = inputs.x[name], inputs.mask[name]
-            nats = likelihood.negative_log_prob(x)
-            reconstruction += self.weights[name] * present * nats
+            reconstruction += present * likelihood.negative_log_prob(x)
             squared_error += present * likelihood.squared_error(x)
             count += present
         squared_error /= jnp.maximum(count, 1.0)
@@ -77,13 +74,35 @@ class MultimodalVae(nn.Module):
             other=divergence.assignment,
         )
 
-    def _hide(self, mask: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-        """Hide modalities at random, but never all that a track has."""
-        names = list(self.modalities)
-        present = jnp.stack([mask[name] for name in names])
-        kept = present * jax.random.bernoulli(key, 1 - self.dropout, present.shape)
-        kept = jnp.where(kept.sum(axis=0) > 0, kept, present)
-        return dict(zip(names, kept, strict=True))
+    def _encode(self, inputs: Inputs) -> Posterior:
+        blocks = []
+        for name, model in self.modalities.items():
+            x = inputs.x[name]
+            segments = inputs.mask.get("segments") if x.ndim == 4 else None
+            blocks.append(model.encode(Inputs(x, segments)))
+        return side_by_side(blocks, [inputs.mask[name] for name in self.modalities])
+
+    def _decode(self, z: jax.Array, condition: jax.Array | None = None) -> dict[str, Gaussian]:
+        blocks = jnp.split(z, len(self.modalities), axis=-1)
+        return {
+            name: model.decode(block, condition)
+            for (name, model), block in zip(self.modalities.items(), blocks, strict=True)
+        }
+
+    def _balance(self) -> jax.Array:
+        weights = jnp.array([self.weights[name] for name in self.modalities])
+        return balance(self.prior.spread(), weights)
+
+
+def balance(spread: jax.Array, weights: jax.Array) -> jax.Array:
+    """Return what to multiply latents with, [L], so that modalities count as they are weighted.
+
+    `spread` is the variance between the prior's components, [L], of latents side by side; `weights`
+    is [M], one for each modality. All are 1 until the components differ in each.
+    """
+    total = spread.reshape(len(weights), -1).sum(axis=-1)
+    factors = jnp.maximum(weights, 1e-6) * jnp.sqrt(total.mean() / jnp.maximum(total, 1e-6))
+    return jnp.repeat(jnp.where(total.min() > 0, factors, 1.0), len(spread) // len(weights))
 
 
 def build(config: Mapping[str, Any], input_shape: Mapping[str, tuple[int, ...]]) -> MultimodalVae:
@@ -93,5 +112,4 @@ def build(config: Mapping[str, Any], input_shape: Mapping[str, tuple[int, ...]])
         for name, shape in input_shape.items()
     }
     weights = dict.fromkeys(modalities, 1.0) | {"lyrics": config["feature"]["lyrics_weight"]}
-    model = config["model"]
-    return MultimodalVae(modalities, weights, priors.build(model), model["modality_dropout"])
+    return MultimodalVae(modalities, weights, priors.build(config["model"], len(modalities)))

@@ -1,4 +1,4 @@
-"""The posterior of a latent: a diagonal Gaussian, and products of such.
+"""The posterior of a latent: a diagonal Gaussian, and several side by side.
 
 Letters: B batch, L latent dimensions.
 """
@@ -11,15 +11,30 @@ from flax import struct
 
 
 class Posterior(struct.PyTreeNode):
-    """A diagonal Gaussian q(z|x): mean and log_variance, each [..., L]."""
+    """A diagonal Gaussian q(z|x).
+
+    Attributes
+    ----------
+    mean, log_variance
+        [..., L] each.
+    known
+        1 where the data speak of a dimension, 0 where they are missing and the prior alone does,
+        [..., L]; None where nothing is missing.
+    """
 
     mean: jax.Array
     log_variance: jax.Array
+    known: jax.Array | None = None
 
     @classmethod
     def of(cls, outputs: jax.Array) -> "Posterior":
         """Split a network's outputs, [..., 2L]."""
         return cls(*jnp.split(outputs, 2, axis=-1))
+
+    def scale(self, factors: jax.Array) -> "Posterior":
+        """Return the posterior of the latents times these factors, [L], all above 0."""
+        log_variance = self.log_variance + 2 * jnp.log(factors)
+        return self.replace(mean=self.mean * factors, log_variance=log_variance)
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draw z by the reparameterisation of Kingma and Welling (2014), section 2.4."""
@@ -32,14 +47,18 @@ class Posterior(struct.PyTreeNode):
         return 0.5 * (jnp.square(self.mean) + variance - 1.0 - self.log_variance)
 
 
-def product_of_experts(experts: Sequence[Posterior], present: Sequence[jax.Array]) -> Posterior:
-    """Multiply the prior N(0, I) with the experts that are present (Wu and Goodman 2018, 2.2).
+def side_by_side(blocks: Sequence[Posterior], present: Sequence[jax.Array]) -> Posterior:
+    """Concatenate posteriors of separate latents; where a track lacks one, it is N(0, I).
 
-    `experts` are [B, L] each, `present` [B] each: 1 where a track has the expert, else 0.
+    `blocks` are [B, L_i] each, `present` [B] each: 1 where a track has the block, else 0.
     """
-    precision, weighted = jnp.ones(()), jnp.zeros(())
-    for expert, there in zip(experts, present, strict=True):
-        evidence = there[:, None] * jnp.exp(-expert.log_variance)
-        precision += evidence
-        weighted += evidence * expert.mean
-    return Posterior(weighted / precision, -jnp.log(precision))
+    known = jnp.concatenate(
+        [
+            jnp.broadcast_to(there[:, None], block.mean.shape)
+            for block, there in zip(blocks, present, strict=True)
+        ],
+        axis=-1,
+    )
+    mean = jnp.concatenate([block.mean for block in blocks], axis=-1)
+    log_variance = jnp.concatenate([block.log_variance for block in blocks], axis=-1)
+    return Posterior(known * mean, known * log_variance, known)

@@ -30,12 +30,28 @@ class Divergence(struct.PyTreeNode):
 
 
 class StandardNormal(nn.Module):
-    """The prior N(0, I)."""
+    """The prior N(0, I).
+
+    Attributes
+    ----------
+    latent_dim
+        L.
+    """
+
+    latent_dim: int
 
     def __call__(self, posterior: Posterior) -> Divergence:
         """Return KL(q(z|x) || N(0, I))."""
         kl = posterior.kl()
         return Divergence(kl, jnp.zeros(kl.shape[:-1]))
+
+    def complete(self, posterior: Posterior) -> Posterior:
+        """Return the posterior as it is: of what is missing, the prior knows N(0, I)."""
+        return posterior
+
+    def spread(self) -> jax.Array:
+        """Return the variance, [L]: without components, nothing else is known to differ."""
+        return jnp.ones(self.latent_dim)
 
 
 class Mixture(nn.Module):
@@ -73,6 +89,26 @@ class Mixture(nn.Module):
             (assignment[..., None] * kl).sum(axis=-2), (assignment * surprise).sum(axis=-1)
         )
 
+    def complete(self, posterior: Posterior) -> Posterior:
+        """Take what is missing from the component that what is known makes most likely.
+
+        A component's dimensions are independent, so its Gaussian is what it says of the missing
+        ones. Averaged over all components, it would be a place between clusters where none is.
+        """
+        if posterior.known is None:
+            return posterior
+        component = self.assign(posterior).argmax(axis=-1)
+        is_known = posterior.known > 0
+        return posterior.replace(
+            mean=jnp.where(is_known, posterior.mean, self.mean[component]),
+            log_variance=jnp.where(is_known, posterior.log_variance, self.log_variance[component]),
+        )
+
+    def spread(self) -> jax.Array:
+        """Return the variance between the components, [L]."""
+        weights = jax.nn.softmax(self.logits)
+        return weights @ jnp.square(self.mean - weights @ self.mean)
+
     def assign(self, posterior: Posterior) -> jax.Array:
         """Return the probability of each component given a track, [B, K]."""
         return jnp.exp(self._components(posterior)[1])
@@ -83,11 +119,14 @@ class Mixture(nn.Module):
         ratio = log_variance - self.log_variance
         distance = jnp.square(mean - self.mean) * jnp.exp(-self.log_variance)
         kl = 0.5 * (jnp.exp(ratio) + distance - 1.0 - ratio)
+        if posterior.known is not None:  # what is missing follows the component, and costs nothing
+            kl *= posterior.known[..., None, :]
         return kl, jax.nn.log_softmax(jax.nn.log_softmax(self.logits) - kl.sum(axis=-1))
 
 
-def build(model: Mapping[str, Any]) -> nn.Module:
-    """Return the prior that `config.model` describes."""
+def build(model: Mapping[str, Any], num_blocks: int = 1) -> nn.Module:
+    """Return the prior that `config.model` describes, of so many latents side by side."""
+    size = num_blocks * model["latent_dim"]
     if model["prior"] == "normal":
-        return StandardNormal()
-    return Mixture(model["num_components"], model["latent_dim"])
+        return StandardNormal(size)
+    return Mixture(model["num_components"], size)

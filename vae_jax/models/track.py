@@ -72,6 +72,10 @@ class TrackVae(nn.Module):
             segment = jnp.zeros((*z.shape[:-1], self.segment_dim))
         return Gaussian(self.decoder(jnp.concatenate([z, segment], axis=-1)), self.log_scale)
 
+    def assign(self, posterior: Posterior) -> jax.Array:
+        """Return the probability of each component of a mixture prior, [B, K]."""
+        return self.prior.assign(posterior)
+
     def __call__(self, inputs: Inputs, key: jax.Array) -> Elbo:
         """Return the ELBO's terms of a batch of tracks."""
         track_key, segment_key = jax.random.split(key)

@@ -151,6 +151,10 @@ class Vae(nn.Module):
         log_scale = self.log_scale if self.learned_scale else jnp.zeros(())
         return Gaussian(self.decoder(z), log_scale)
 
+    def assign(self, posterior: Posterior) -> jax.Array:
+        """Return the probability of each component of a mixture prior, [B, K]."""
+        return self.prior.assign(posterior)
+
     def __call__(self, inputs: Inputs, key: jax.Array) -> Elbo:
         """Return the ELBO's terms of a batch, from one sample of the posterior."""
         noise_key, sample_key = jax.random.split(key)
