@@ -1,6 +1,9 @@
+import sys
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorstore
 
 from vae_jax import checkpoints
 from vae_jax.errors import UserError
@@ -41,6 +44,18 @@ def test_parameters_and_metadata_are_restored_from_a_step_alone(tmp_path):
     assert isinstance(params["w"], np.ndarray)
     assert params["w"].tolist() == [2, 2, 2]
     assert checkpoints.read_metadata(tmp_path, 20) == {"config": {"x": [1, 2]}}
+
+
+def test_saying_where_arrays_go_leaves_nothing_in_memory(tmp_path):
+    checkpoints.Checkpoints(tmp_path).close()
+    base = {"driver": "file", "path": f'{tmp_path}/it\'s "Ø"\n√/', "file_io_sync": False}
+    stored = {"driver": "ocdbt", "base": base, "config": {"max_inline_value_bytes": 100}}
+    spec = tensorstore.KvStore.Spec(stored)
+    assert spec.to_json() == stored
+    before = sys.getallocatedblocks()
+    for _ in range(1000):
+        spec.to_json()
+    assert sys.getallocatedblocks() < before + 1000  # it was ten times as many
 
 
 def test_the_best_checkpoint_is_passed_over_when_it_is_damaged(tmp_path, caplog):
