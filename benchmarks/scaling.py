@@ -202,10 +202,11 @@ def count_parameters(folder: Path, model: str) -> int:
     settings, directory = to_dict(config), folder / f"records-{model}"
     synthetic.write_records(directory, settings["feature"], 2, 128 if model == "conv2d" else 0)
     stored = records.Records(directory)
-    network, view = Description.of(settings, stored, []).build()
+    described = Description.of(settings, stored, [])
+    network, view = described.build()
     objective = train.Objective(network, view, 1.0, 1, 0.0)
     tracks = Source(stored).load([0]) | {"position": jax.numpy.zeros(1, int)}
-    optimizer = train.make_optimizer(settings["train"])
+    optimizer = train.make_optimizer(described.config["train"])
     state = jax.eval_shape(
         lambda key: train.init_state(objective, optimizer, key, tracks), jax.random.key(0)
     )

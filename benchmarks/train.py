@@ -337,7 +337,7 @@ def _torch_program(
     config = setting.config()
     stored, model = records.Records(setting.directory), config["model"]
     known = stored.statistics["features"]
-    data = stored.load(np.arange(len(stored)))["features"].astype(np.float32)
+    data = np.stack(stored.load(np.arange(len(stored)))["features"]).astype(np.float32)
     data = ((data - known.mean) / known.std).astype(np.float32)
     if model["name"] == "mlp":
         vae = torch_peers.mlp(

@@ -65,7 +65,7 @@ def test_each_process_reads_its_part_of_a_batch_and_no_other(monkeypatch, num_pr
     read = []
 
     class Source:
-        bytes_per_track = 4
+        records = SimpleNamespace(bytes_per_track=4)
 
         def __len__(self):
             return 100
