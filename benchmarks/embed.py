@@ -21,7 +21,7 @@ class Sizes:
     vectors: int = 200_000
     tracks: int = 256
     frames: int = 1292  # 30 s
-    batch_size: int = 1024
+    batch_size: int = 4096
     repeats: int = 5
 
 

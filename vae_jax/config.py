@@ -98,7 +98,7 @@ def get_config() -> ConfigDict:
     train.patience = 0  # evaluations without improvement before stopping; 0 = never stop early
 
     config.embed = embed = ConfigDict()
-    embed.batch_size = 1024
+    embed.batch_size = 4096  # tracks; fewer where they are large
     embed.format = "npz"  # one file in the end, or "sharded" for what does not fit in memory
     embed.shard_size = 16384  # tracks; the shares that processes take, and that a killed run keeps
 

@@ -71,6 +71,20 @@ class Encoder:
         model, _ = self.description.build()
         return jax.jit(partial(model.apply, method="assign"))
 
+    @cached_property
+    def _encode(self) -> Any:
+        """The compiled function from parameters and tracks to the posteriors of all models."""
+        model, view = self.description.build()
+
+        def encode(params: Any, tracks: Tracks) -> Posterior:
+            inputs = view.whole(tracks)
+            one = partial(model.apply, method="encode")
+            over_models = over_seeds(one, (0, None), self.num_models, out_axis=1)
+            return cast(Posterior, over_models({"params": params}, inputs))
+
+        # Every row is a track's own: nothing is exchanged.
+        return jax.jit(encode, out_shardings=sharding.rows(sharding.make_mesh(jax.local_devices())))
+
     def embed(
         self,
         records: Records,
@@ -90,17 +104,9 @@ class Encoder:
             )
         source = Source(records, self.description.class_numbers(conditions))
         mesh = sharding.make_mesh(jax.local_devices())
-        model, view = self.description.build()
-
-        def encode(params: Any, tracks: Tracks) -> Posterior:
-            inputs = view.whole(tracks)
-            one = partial(model.apply, method="encode")
-            over_models = over_seeds(one, (0, None), self.num_models, out_axis=1)
-            return cast(Posterior, over_models({"params": params}, inputs))
-
-        program = jax.jit(encode, out_shardings=sharding.rows(mesh))  # nothing is exchanged
         params = sharding.place_whole(mesh, self.params)
-        size = min(batch_size, max(1, BATCH_BYTES // records.bytes_per_track))
+        # The same for all processes of a job, whatever their parts: so are the last digits then.
+        size = min(batch_size, max(1, BATCH_BYTES // records.bytes_per_track), len(records))
         batches = [
             input_pipeline.pad(input_pipeline.in_batches(part, size), mesh.size) for part in parts
         ]
@@ -110,7 +116,7 @@ class Encoder:
             for batch in itertools.chain.from_iterable(batches):
                 mine = sharding.own_part(mesh, np.maximum(batch, 0))
                 tracks = sharding.place_rows(mesh, source.load(mine))
-                following = program(params, tracks)
+                following = self._encode(params, tracks)
                 if in_flight is not None:
                     yield jax.device_get(in_flight)
                 in_flight = following
