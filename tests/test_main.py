@@ -151,6 +151,18 @@ def test_stages_run_one_by_one_give_the_same_latents(finished, tmp_path):
     assert again["latents"].tobytes() == before["latents"].tobytes()
 
 
+def test_a_training_log_that_lost_its_end_is_named(finished):
+    (log,) = finished.glob("checkpoints/*/train_metrics.jsonl")
+    again = ("--config.manifest=music/metadata.csv", "--outdir=results/a", "--stage=train")
+    whole = log.read_bytes()
+    try:
+        log.write_bytes(whole[: whole.rindex(b"{")])
+        assert "train_metrics.jsonl is damaged" in succeed(finished, *again)[1]
+    finally:
+        log.write_bytes(whole)
+    assert "damaged" not in succeed(finished, *again)[1]
+
+
 def test_a_stage_whose_input_is_missing_names_the_stage_to_run(finished, tmp_path):
     manifest = f"--config.manifest={finished / 'music' / 'metadata.csv'}"
     for stage, missing in {"train": "features", "embed": "features", "cluster": "embed"}.items():

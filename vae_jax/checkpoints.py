@@ -21,7 +21,7 @@ from absl import logging
 from vae_jax import distributed, files
 from vae_jax.errors import UserError
 
-COMPLETE = "complete.json"  # written when training has ended
+COMPLETE = "complete.json"  # written when training has ended: its last step, the log's hash
 BEST_METRIC = "eval/loss"
 
 
@@ -133,7 +133,7 @@ def is_complete(directory: Path) -> bool:
     """Say whether training has ended here, and all that it left is still sound."""
     steps = steps_in(directory)
     try:
-        ended = steps and files.read_json(directory / COMPLETE) == {"step": steps[-1]}
+        ended = steps and files.read_sealed_json(directory / COMPLETE)["step"] == steps[-1]
     except (OSError, UserError):
         return False
     return bool(ended) and all(damage(directory, step) is None for step in steps)

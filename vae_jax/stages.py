@@ -98,10 +98,14 @@ def train(this: Run) -> bool:
     if this.checkpoint:
         logging.info("train: skipped, since --checkpoint=%s is given", this.checkpoint)
         return False
+    from vae_jax.checkpoints import COMPLETE
+
     distributed.wait_for_all("features")
     changed = [_train_one(this, model) for model in this.trained]
     metrics = this.checkpoint_dir() / TRAIN_METRICS
     if metrics.exists():
+        if files.sha256(metrics) != files.read_sealed_json(metrics.with_name(COMPLETE))["metrics"]:
+            logging.warning("%s is damaged: the training curves lack what it has lost", metrics)
         with files.atomic_write(this.outdir / TRAIN_METRICS) as file:
             file.write(metrics.read_bytes())
     else:

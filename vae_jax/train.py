@@ -31,7 +31,7 @@ from vae_jax.checkpoints import BEST_METRIC, COMPLETE, Checkpoints, steps_in
 from vae_jax.console import Progress
 from vae_jax.description import Description
 from vae_jax.errors import Preempted, UserError
-from vae_jax.history import History
+from vae_jax.history import FILE, History
 from vae_jax.input_pipeline import Source
 from vae_jax.models.posterior import Posterior
 from vae_jax.models.vae import Elbo, loss, weighted_mean
@@ -139,7 +139,8 @@ def _train(
     checkpoints.close()
     history.close()
     if finished and distributed.is_first():
-        files.write_json(directory / COMPLETE, {"step": step})
+        ended = {"step": step, "metrics": files.sha256(directory / FILE)}
+        files.write_sealed_json(directory / COMPLETE, ended)
     if distributed.any_says(bool(stop_asked)):
         raise Preempted(f"training stopped at step {step}; the same command continues from there.")
 
