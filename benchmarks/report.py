@@ -6,7 +6,7 @@ from pathlib import Path
 from vae_jax import files
 
 TOPICS = ("features", "records", "train", "embed", "cluster", "startup")
-SECTIONS = (*TOPICS, "scale")
+SECTIONS = (*TOPICS, "scale", "scale_streamed")
 OUT = Path(__file__).with_name("SPEED.md")
 
 

@@ -1,9 +1,11 @@
 """Rehearses a large collection: the real stages on synthetic records of any number of tracks.
 
-python -m benchmarks.scale --tracks=100000,1000000 [--outdir=DIR] [--out=FILE]
+python -m benchmarks.scale --tracks=100000,1000000 [--streamed] [--outdir=DIR] [--out=FILE]
 
 Feature vectors are written without audio; then the main job's own command trains for one epoch,
-embeds, clusters and draws. In memory are the manifest, which takes most, ids, and latents.
+embeds, clusters and draws. In memory are the manifest, ids, and features and latents, unless these
+are streamed (--config.train.resident_gib=0, --config.embed.format=sharded). Counted too are the
+pages of records that the kernel has mapped, and takes back when it needs them.
 """
 
 import argparse
@@ -16,6 +18,8 @@ from benchmarks import report, synthetic
 from benchmarks.measure import Line, machine, run_command, table
 from benchmarks.startup import MAIN, write_manifest
 
+STAGES = ("train", "embed", "cluster", "visualize")
+STREAMED = ("--config.train.resident_gib=0", "--config.embed.format=sharded")
 SHARD_SIZE = 8192  # tracks
 BATCH_SIZE = 1024
 CONFIG = """
@@ -77,6 +81,7 @@ def main() -> None:
     parser.add_argument("--outdir", type=Path, help="default: a folder that is removed at the end")
     parser.add_argument("--out", type=Path, default=report.OUT)
     parser.add_argument("--only_records", action="store_true", help="write into this folder")
+    parser.add_argument("--streamed", action="store_true", help="features and latents")
     arguments = parser.parse_args()
     numbers = [int(number) for number in arguments.tracks.split(",")]
     if arguments.only_records:
@@ -88,11 +93,12 @@ def main() -> None:
         for tracks in numbers:
             folder = (arguments.outdir or Path(name)) / str(tracks)
             folder.mkdir(parents=True, exist_ok=True)
-            for line in rehearse(folder, tracks, ("train", "embed", "cluster", "visualize")):
+            for line in rehearse(folder, tracks, STAGES, STREAMED if arguments.streamed else ()):
                 lines.append(line)
                 print("  " + " | ".join(cell for cell in line.cells() if cell), flush=True)
     text = f"{__doc__.strip()}\n\n{about}\n\n{table(lines)}"
-    report.write_section(arguments.out, "scale", text)
+    name = "scale_streamed" if arguments.streamed else "scale"
+    report.write_section(arguments.out, name, text)
 
 
 if __name__ == "__main__":
