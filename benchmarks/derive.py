@@ -3,7 +3,7 @@
 python -m benchmarks.derive halves --manifest=PATH/metadata.csv --outdir=DIR
     Each track as two files, its halves, by one `artist`: is the other half found again?
 python -m benchmarks.derive half_lyrics --manifest=PATH/metadata.csv --lyrics=PATH/metadata.csv
-    --outdir=DIR
+    --outdir=DIR [--seed=0]
     The audio of one collection with the lyrics of another: every other track of a genre gets a
     song, in a language that goes with the genre four times of five.
 
@@ -39,9 +39,9 @@ def halves(path: Path, outdir: Path) -> Path:
     return _write(outdir, rows)
 
 
-def half_lyrics(path: Path, lyrics: Path, outdir: Path) -> Path:
+def half_lyrics(path: Path, lyrics: Path, outdir: Path, seed: int = 0) -> Path:
     """Write a manifest in which every other track of a genre has lyrics and a language."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     songs: dict[str, list[str]] = {}
     for song in manifest.read(lyrics, requires=["lyrics", "language"]):
         songs.setdefault(song.columns["language"], []).append(song.lyrics)
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--manifest", required=True, type=Path)
     parser.add_argument("--lyrics", type=Path)
     parser.add_argument("--outdir", required=True, type=Path)
+    parser.add_argument("--seed", type=int, default=0, help="draws the languages")
     args = parser.parse_args()
     try:
         if args.kind == "halves":
@@ -84,7 +85,7 @@ def main() -> None:
         elif args.lyrics is None:
             raise UserError("half_lyrics needs --lyrics=PATH, a manifest of songs.")
         else:
-            print(half_lyrics(args.manifest.absolute(), args.lyrics, args.outdir))
+            print(half_lyrics(args.manifest.absolute(), args.lyrics, args.outdir, args.seed))
     except UserError as error:
         sys.exit(f"benchmarks.derive: {error}")
 

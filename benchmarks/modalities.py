@@ -88,7 +88,8 @@ def linear(this: Run, seed: int) -> np.ndarray:
     joined = side_by_side(blocks, present)
     prior = Mixture(model.num_components, joined.mean.shape[1])
     fitted = {"params": mixture.fit(joined, model.num_components, seed)}
-    factors = balance(prior.apply(fitted, method="spread"), np.ones(len(names)))
+    weights = np.sqrt(len(records) / np.sum(present, axis=1))
+    factors = balance(prior.apply(fitted, method="spread"), weights)
     return np.asarray(prior.apply(fitted, joined, method="complete").scale(factors).mean)
 
 

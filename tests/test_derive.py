@@ -54,6 +54,8 @@ def test_every_other_track_of_a_genre_gets_a_song_of_its_own(music, songs, tmp_p
     assert all(not track.columns["language"] for track in tracks if not track.lyrics)
     before = path.read_bytes()
     assert derive.half_lyrics(music, songs, tmp_path / "half").read_bytes() == before
+    others = [derive.half_lyrics(music, songs, tmp_path / f"{i}", i) for i in range(1, 4)]
+    assert any(other.read_bytes() != before for other in others)
 
 
 def test_too_few_songs_are_named(music, songs, tmp_path):

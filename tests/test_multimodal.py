@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
 from benchmarks import modalities
 from vae_jax import mixture
 from vae_jax.config import get_config, to_dict
+from vae_jax.description import Description
 from vae_jax.models import build
 from vae_jax.models.vae import Inputs, loss
 from vae_jax.records import ArraySpec, Records, Statistics
@@ -82,7 +84,9 @@ def test_clusters_are_the_structure_of_either_modality_where_half_the_tracks_lac
 
 
 class StubRecords(Records):
-    """Stored features of the tracks, as far as `modalities.linear` looks at them."""
+    """Stored features of the tracks, as far as these tests look at them."""
+
+    lyrics = None
 
     def __init__(self, inputs):
         arrays = {name: np.asarray(x) for name, x in inputs.x.items()}
@@ -106,3 +110,18 @@ def test_pca_that_is_treated_alike_finds_both_structures_too():
     assert points.shape == (NUM_TRACKS, 8)
     assert agreement(points, style) > 0.9
     assert agreement(points, language) > 0.9
+
+
+@pytest.mark.parametrize("frames_per_track", [0, 9])
+def test_lyrics_count_for_more_the_fewer_tracks_have_them(frames_per_track):
+    records = StubRecords(tracks()[0])
+    if frames_per_track:  # of which the statistics are, where frames are stored
+        records.num_frames = np.full(NUM_TRACKS, frames_per_track, np.int32)
+        audio = np.repeat(records.load(slice(None))["audio"], frames_per_track, axis=0)
+        records.statistics["audio"] = Statistics.of(audio)
+    config = get_config()
+    config.feature.lyrics_weight = 3.0
+    config.model.name = "multimodal"
+    described = Description.of(to_dict(config), records, [])
+    assert described.config["feature"]["lyrics_weight"] == pytest.approx(3.0 * 2**0.5)
+    assert config.feature.lyrics_weight == 3.0

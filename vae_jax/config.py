@@ -53,7 +53,7 @@ def get_config() -> ConfigDict:
     feature.audio_feature = "mfcc"  # of the hybrid: mfcc or logmelspec
     feature.lyrics_embed_dim = 128  # columns of the lyrics' SVD; 0 = no SVD
     feature.lyrics_max_features = 8192  # terms of words, and as many of character n-grams
-    feature.lyrics_weight = 1.0  # of the lyrics beside the audio, in the hybrid's distances
+    feature.lyrics_weight = 1.0  # of lyrics beside audio in distances, multimodal: if all have both
     feature.shard_size = 64  # tracks per TFRecord shard
     feature.num_workers = 0  # decoding workers; 0 = one per core
     feature.runner = "local"  # of the extraction: "local" processes, or "beam"

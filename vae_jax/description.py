@@ -22,7 +22,8 @@ class Description:
     Attributes
     ----------
     config
-        The resolved config, as a plain dict; the number of steps is that for these records.
+        The resolved config, as a plain dict; the number of steps and the weight of lyrics are those
+        for these records.
     arrays, statistics
         The stored arrays' specs and statistics, by name.
     classes
@@ -48,6 +49,9 @@ class Description:
             statistics["description"] = views.measure_descriptions(config, records)
         steps = {"num_steps": _num_steps(config["train"], len(records))}
         config = {**config, "train": {**config["train"], **steps}}
+        if config["model"]["name"] == "multimodal":
+            weight = config["feature"]["lyrics_weight"] * _rarity(records)
+            config["feature"] = {**config["feature"], "lyrics_weight": weight}
         return cls(config, records.arrays, statistics, classes, records.lyrics)
 
     def build(self) -> tuple[nn.Module, views.View | views.TrackView]:
@@ -92,3 +96,16 @@ def _num_steps(settings: Mapping[str, Any], num_tracks: int) -> int:
     training = num_tracks * (1 - settings["validation_fraction"])
     epochs = math.ceil(settings["num_epochs"] * training / settings["batch_size"])
     return max(settings["min_steps"], epochs)
+
+
+def _rarity(records: Records) -> float:
+    """Return what lyrics count for, beside audio, because fewer or more tracks have them.
+
+    What is filled in for a track echoes its other modality, and so speaks for that one. Latents are
+    multiplied by the root, to make up for it in the sum of squares that distances come from.
+    """
+    with_audio = records.statistics["audio"].count  # of frames, where these are stored
+    if records.num_frames.any():
+        with_audio = int(np.count_nonzero(records.num_frames))
+    with_lyrics = records.statistics["lyrics"].count
+    return math.sqrt(max(with_audio, 1) / max(with_lyrics, 1))
