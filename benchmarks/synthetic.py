@@ -61,7 +61,7 @@ def write_index(directory: Path, shards: np.ndarray, offsets: Any, num_frames: i
     count = len(shards)
     files.write_npz(
         directory / records.INDEX,
-        ids=np.char.add("track-", np.arange(count).astype(str)),
+        ids=np.array([f"track-{track}" for track in range(count)]),
         shards=shards.astype(np.int32),
         num_frames=np.full(count, num_frames, np.int32),
         offsets=np.asarray(offsets, np.int64),

@@ -422,7 +422,7 @@ class Records:
         counts = np.diff(np.append(first, len(positions)))
         columns = shards[first], offsets[first], ends[first + counts - 1]
         runs = [
-            self._open(shard)[begin:end]
+            _run(self._open(shard), begin, end)
             for shard, begin, end in zip(*(column.tolist() for column in columns), strict=True)
         ]
         sizes = np.array([len(run) for run in runs])
@@ -444,6 +444,17 @@ class Records:
 
     def _path(self, position: int) -> Path:
         return shard_path(self.directory, int(self._shards[position]))
+
+
+def _run(shard: mmap.mmap | bytes, begin: int, end: int) -> bytes:
+    """Return a shard's bytes; once the last are read, let go of its pages, as when read in order.
+
+    They would else count as this process's memory, until all of a collection does.
+    """
+    content = shard[begin:end]
+    if end == sys.maxsize and isinstance(shard, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        shard.madvise(mmap.MADV_DONTNEED)
+    return content
 
 
 def _array(content: bytes, places: Places, spec: ArraySpec) -> Any:
