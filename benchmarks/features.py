@@ -97,7 +97,7 @@ def extraction(
     directory: Path, chunks: Sequence[Sequence[Path]], feature: str, seconds: float
 ) -> Callable[[], Any]:
     """Return our extraction of shards, in a pool of as many processes as cores."""
-    from vae_jax.features import shards
+    from vae_jax.features import pool, shards
     from vae_jax.manifest import Manifest
 
     config = get_config().feature
@@ -107,7 +107,10 @@ def extraction(
         ids, cells = [f"{shard}-{i}" for i in range(len(paths))], [str(path) for path in paths]
         tracks = Manifest(directory / "metadata.csv", ids, {"audio_path": cells})
         jobs.append(shards.ShardJob(directory, shard, tracks, config.to_dict(), None, 1))
-    return pooled(shards.write_shard, jobs)
+    with pool.worker_environment():
+        run = pooled(shards.write_shard, jobs)
+        run()  # starts the processes
+    return run
 
 
 def pooled(function: Callable[[Any], Any], items: Sequence[Any]) -> Callable[[], Any]:

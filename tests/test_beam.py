@@ -1,6 +1,5 @@
 """Feature extraction as a Beam pipeline, in worker processes of their own."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from tests.conftest import write_collection
 from vae_jax import files, manifest, record_store, records
 from vae_jax.config import feature_settings, get_config, training_settings
 from vae_jax.errors import UserError
-from vae_jax.features import extract, pool
+from vae_jax.features import extract
 
 CONFIG = Path(__file__).parents[1] / "configs" / "mlp.py"
 IN_MEMORY = "--direct_running_mode=in_memory --direct_num_workers=1"  # starts in no time
@@ -154,14 +153,6 @@ def test_shards_that_workers_put_elsewhere_are_missed(beam, collection, tmp_path
     monkeypatch.setattr(beam, "_run_pipeline", lambda *arguments: None)
     with pytest.raises(UserError, match=r"shard 0 is not in .* need --temp_location=URL"):
         run(collection, tmp_path / "records")
-
-
-@needs_beam
-def test_the_environment_of_the_workers_is_not_left_behind(beam):
-    before = dict(os.environ)
-    with beam._worker_environment():
-        assert {**os.environ} == before | pool.WORKER_ENVIRONMENT
-    assert dict(os.environ) == before
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 import os
+import platform
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ from tests.conftest import as_tfds_reads, write_collection
 from vae_jax import files, manifest, records
 from vae_jax.config import get_config
 from vae_jax.errors import UserError
-from vae_jax.features import extract
+from vae_jax.features import extract, pool
 
 
 def feature(**changes):
@@ -184,3 +187,27 @@ def test_a_run_whose_tracks_all_fail_says_why(collection, directory):
     shutil.rmtree(collection.parent / "audio")
     with pytest.raises(UserError, match="none of the 14 tracks"):
         run(collection, directory)
+
+
+def test_the_environment_of_the_workers_is_not_left_behind():
+    before = dict(os.environ)
+    with pool.worker_environment():
+        assert {**os.environ} == before | pool.WORKER_ENVIRONMENT
+    assert dict(os.environ) == before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc's malloc")
+def test_workers_do_not_ask_the_kernel_for_the_memory_of_every_track_anew():
+    with pool.worker_environment(), ProcessPoolExecutor(1, get_context("spawn")) as workers:
+        assert workers.submit(_page_faults, 16).result() < 100  # 450 otherwise
+
+
+def _page_faults(mebibytes):
+    """Return the new pages of ten arrays, one after another, but for the first."""
+    import resource
+
+    for i in range(11):
+        if i == 1:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.ones(mebibytes * 2**20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

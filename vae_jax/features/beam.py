@@ -20,12 +20,10 @@ with VARIANT=cpu, with Beam's SDK harness in it; see launch/README.md:
         --environment_config=IMAGE
 """
 
-import contextlib
-import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,8 +34,8 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from vae_jax import record_store, records, urls
 from vae_jax.errors import UserError
+from vae_jax.features import pool
 from vae_jax.features.extractors import Extracted
-from vae_jax.features.pool import WORKER_ENVIRONMENT
 from vae_jax.features.shards import ShardJob, is_done, write_shard
 from vae_jax.urls import Location
 
@@ -176,7 +174,7 @@ def _run_pipeline(names: Sequence[str], folder: Location, options: PipelineOptio
     shuffled = pipeline | beam.Create(names) | beam.Reshuffle()  # spreads them over the workers
     shuffled | beam.ParDo(WriteShard(folder))
     try:
-        with _worker_environment():
+        with pool.worker_environment():
             result = pipeline.run()
             result.wait_until_finish()
     except Exception as error:  # every runner raises its own kinds
@@ -185,15 +183,3 @@ def _run_pipeline(names: Sequence[str], folder: Location, options: PipelineOptio
     counters = result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]
     counts = [f"{counter.key.metric.name} {counter.result}" for counter in counters]
     logging.info("features: Beam counted %s", ", ".join(sorted(counts)) or "nothing")
-
-
-@contextlib.contextmanager
-def _worker_environment() -> Iterator[None]:
-    """Let processes that the runner starts here share the machine as the pool's do."""
-    before = dict(os.environ)
-    os.environ.update(WORKER_ENVIRONMENT)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
