@@ -156,7 +156,7 @@ def training(
     size = config["train"]["batch_size"] // len(devices) * len(devices)
     rng = np.random.default_rng(0)
     positions = rng.integers(0, len(source), (steps, size), np.int32)
-    batches = sharding.place_batches(mesh, {"position": positions}, axis=1)
+    batches = sharding.place_batches(mesh, {"position": positions}, None)
     count = jax.device_put(np.int32(steps), whole)
     program = jax.jit(
         partial(train.run_steps, objective, optimizer), donate_argnums=0, out_shardings=whole

@@ -106,7 +106,7 @@ def test_training_compiles_once(tmp_path):
 
 @pytest.mark.slow
 def test_the_reference_programs_train(tmp_path):
-    train.bare(train._mlp_setting(tmp_path / "vectors", train.TINY), 2)()
+    train.bare(train._mlp_setting(tmp_path / "vectors", train.TINY))()
     train.transposed(train._conv_setting(tmp_path / "frames", train.TINY))()
 
 

@@ -76,9 +76,9 @@ def test_each_process_reads_its_part_of_a_batch_and_no_other(monkeypatch, num_pr
 
     hosts = np.repeat(np.arange(num_processes), 4 // num_processes)
     devices = np.array([SimpleNamespace(process_index=host) for host in hosts])
-    mesh = SimpleNamespace(devices=devices, size=4)
+    mesh = SimpleNamespace(devices=devices, shape={sharding.DATA: 4})
     monkeypatch.setattr(sharding, "place_whole", lambda mesh, tree: tree)
-    monkeypatch.setattr(sharding, "place_batches", lambda mesh, tree, axis: tree)
+    monkeypatch.setattr(sharding, "place_batches", lambda mesh, tree: tree)
     batch = np.arange(50, 62, dtype=np.int32)
     for index in range(num_processes):
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)

@@ -32,7 +32,7 @@ def table(artists, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "models", _models)
         mesh = sharding.make_mesh(jax.devices()[:1])  # compiles faster than for eight devices
-        patch.setattr(sharding, "make_mesh", lambda devices=None: mesh)
+        patch.setattr(sharding, "make_mesh", lambda devices=None, num_seeds=1: mesh)
         quality.main(str(artists), "label", outdir, num_seeds=2)
     return outdir
 

@@ -216,8 +216,8 @@ def test_training_sees_segments_that_do_not_overlap_and_all_lie_within_the_track
 
 
 def use_devices(monkeypatch, number):
-    mesh = make_mesh(jax.devices()[:number])
-    monkeypatch.setattr(sharding, "make_mesh", lambda: mesh)
+    devices = jax.devices()[:number]
+    monkeypatch.setattr(sharding, "make_mesh", lambda num_seeds=1: make_mesh(devices, num_seeds))
 
 
 def test_training_separates_tracks_that_differ(monkeypatch):

@@ -5,6 +5,8 @@ import dataclasses
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 from functools import partial
 
@@ -88,8 +90,8 @@ make_mesh = sharding.make_mesh
 
 
 def use_devices(monkeypatch, number):
-    mesh = make_mesh(jax.devices()[:number])
-    monkeypatch.setattr(sharding, "make_mesh", lambda: mesh)
+    devices = jax.devices()[:number]
+    monkeypatch.setattr(sharding, "make_mesh", lambda num_seeds=1: make_mesh(devices, num_seeds))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -207,14 +209,51 @@ def test_a_batch_that_the_devices_do_not_divide_trains_equally(monkeypatch):
 
 
 @pytest.mark.slow
-def test_seeds_that_train_together_train_as_each_does_alone(monkeypatch):
-    together = losses(monkeypatch, 2, seed=3, num_seeds=3)
+@pytest.mark.parametrize("num_devices", [2, 3, 6])  # seeds share devices, fill them, need several
+def test_seeds_that_train_together_train_as_each_does_alone(monkeypatch, num_devices):
+    together = losses(monkeypatch, num_devices, seed=3, num_seeds=3)
     alone = [losses(monkeypatch, 1, seed=seed) for seed in (3, 4, 5)]
     assert together[0].shape == (3, 3)
     for i, one in enumerate(alone):
         np.testing.assert_allclose(together[0][:, [i]], one[0], rtol=1e-4)
         np.testing.assert_allclose(together[1][:, [i]], one[1], rtol=1e-3)
     assert len(np.unique(together[0][-1])) == 3
+
+
+def test_seeds_have_devices_of_their_own(monkeypatch):
+    use_devices(monkeypatch, 6)
+    program = prepare(settings() | {"num_seeds": 3})
+    state, _ = program.train_steps(program.state, 0, 10)
+    for leaf in jax.tree.leaves(state):
+        assert {shard.data.shape[0] for shard in leaf.addressable_shards} == {1}
+        where = [int(shard.index[0].start) for shard in leaf.addressable_shards]
+        assert sorted(where) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("num_seeds", "environment", "expected"),
+    [
+        (8, {}, "2"),
+        (9, {}, "1"),
+        (8, {"JAX_NUM_CPU_DEVICES": "5"}, "5"),
+        (8, {"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, "3"),
+    ],
+)
+def test_seeds_share_the_cores(num_seeds, environment, expected):
+    code = f"""
+from vae_jax import sharding
+sharding.num_cores = lambda: 2
+sharding.use_cores({num_seeds})
+import jax
+print(jax.device_count())
+sharding.use_cores(4)  # JAX is in use: too late, and no error
+"""
+    inherited = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == expected, done.stderr
 
 
 def mixture_settings():

@@ -137,11 +137,12 @@ class Feed:
         self.resident = sharding.place_whole(mesh, tracks)
 
     def place(self, batches: np.ndarray) -> dict[str, jax.Array]:
-        """Place global batches of positions, [..., B], with their tracks unless resident.
+        """Place global batches of positions, [M, B] or of each seed [M, S, B].
 
-        Each process reads the tracks of its own part alone.
+        With their tracks, unless these are resident: each process reads those of its own part.
         """
-        positions = sharding.own_part(self._mesh, pad(batches, self._mesh.size))
+        multiple = self._mesh.shape[sharding.DATA]
+        positions = sharding.own_part(self._mesh, pad(batches, multiple))
         placed = {"position": positions}
         if not self.resident:
             tracks = self._source.load(np.maximum(positions, 0).ravel())
@@ -149,7 +150,8 @@ class Feed:
                 name: array.reshape(*positions.shape, *array.shape[1:])
                 for name, array in tracks.items()
             }
-        return sharding.place_batches(self._mesh, placed, axis=positions.ndim - 1)
+        leading = (None, sharding.SEED)[: positions.ndim - 1]
+        return sharding.place_batches(self._mesh, placed, *leading)
 
     def dispatches(
         self, shuffles: Sequence[Shuffle], begin: int, end: int, max_steps: int

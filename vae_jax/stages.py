@@ -98,8 +98,10 @@ def train(this: Run) -> bool:
     if this.checkpoint:
         logging.info("train: skipped, since --checkpoint=%s is given", this.checkpoint)
         return False
+    from vae_jax import sharding
     from vae_jax.checkpoints import COMPLETE
 
+    sharding.use_cores(this.config.num_seeds)
     distributed.wait_for_all("features")
     changed = [_train_one(this, model) for model in this.trained]
     metrics = this.checkpoint_dir() / TRAIN_METRICS
@@ -136,8 +138,9 @@ def _train_one(this: Run, model: str) -> bool:
 
 def embed(this: Run) -> bool:
     """Write the latents of all tracks, and the baselines' embeddings."""
-    from vae_jax import checkpoints
+    from vae_jax import checkpoints, sharding
 
+    sharding.use_cores(this.config.num_seeds)
     seals = [checkpoints.seal(this.checkpoint_dir(name), step) for name, step in this.steps.items()]
     feature, seed = this.config.feature, this.config.seed
     made_from = [this.records.fingerprint, this.conditions, seals, feature.lyrics_weight, seed]

@@ -147,8 +147,9 @@ def _train(
 
 def prepare(source: Source, description: Description) -> Program:
     """Place the data on the devices, initialise the state there, and bind the jitted functions."""
-    config, mesh = description.config, sharding.make_mesh()
-    settings, whole = config["train"], sharding.whole(mesh)
+    config = description.config
+    settings, mesh = config["train"], sharding.make_mesh(num_seeds=config["num_seeds"])
+    split = sharding.seeds(mesh)
     training, validation = input_pipeline.split(source.records.ids, settings["validation_fraction"])
     if not len(validation):
         logging.warning("train: no track is held out, so eval/* is of the training tracks")
@@ -164,20 +165,20 @@ def prepare(source: Source, description: Description) -> Program:
     optimizer = make_optimizer(settings)
     seeds = [config["seed"] + i for i in range(config["num_seeds"])]
     shuffles = [input_pipeline.Shuffle(training, settings["batch_size"], seed) for seed in seeds]
-    init_keys, train_keys = jax.jit(partial(make_keys, seeds), out_shardings=whole)()
+    init_keys, train_keys = jax.jit(partial(make_keys, seeds), out_shardings=split)()
     state = jax.jit(
         over_seeds(partial(init_state, objective, optimizer), (0, None), len(seeds)),
-        out_shardings=whole,
+        out_shardings=split,
     )(init_keys, source.load(training[:1]) | {"position": training[:1]})
     run = partial(run_steps, objective, optimizer, skips=settings["skip_nonfinite"])
     step_fn = jax.jit(
         over_seeds(run, (0, 0, None, 1, None), len(seeds)),
         donate_argnums=0,
-        out_shardings=whole,
+        out_shardings=split,
     )
     evaluate = jax.jit(
         over_seeds(partial(run_evaluation, objective), (None, None, 0), len(seeds)),
-        out_shardings=whole,
+        out_shardings=split,
     )
     held_out = feed.validation(validation)
 
@@ -193,7 +194,7 @@ def prepare(source: Source, description: Description) -> Program:
         with jax.transfer_guard("allow"):
             params = jax.device_get(state.params)
             params = mixture.initialise(objective.encode, params, source, training, seeds)
-        return state.replace(params=sharding.place_whole(mesh, params))
+        return state.replace(params=sharding.place_seeds(mesh, params))
 
     return Program(
         state,

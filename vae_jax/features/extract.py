@@ -4,7 +4,6 @@
 pipeline write those that are missing or out of date, and finishes the records directory.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from absl import logging
 
 from vae_jax import files, record_store, records
+from vae_jax.cores import num_cores
 from vae_jax.errors import UserError
 from vae_jax.features import extractors, pool
 from vae_jax.features.shards import Failure, ShardJob, is_done
@@ -99,7 +99,7 @@ def _plan(
     """Return a job per shard, and the number of processes to share them."""
     size = feature["shard_size"]
     chunks = [manifest[i : i + size] for i in range(0, len(manifest), size)]
-    workers = feature["num_workers"] or len(os.sched_getaffinity(0))
+    workers = feature["num_workers"] or num_cores()
     processes = min(workers, len(chunks))
     num_threads = -(-workers // processes)
     jobs = [
