@@ -220,6 +220,15 @@ def test_seeds_that_train_together_train_as_each_does_alone(monkeypatch, num_dev
     assert len(np.unique(together[0][-1])) == 3
 
 
+@pytest.mark.parametrize(("copies", "num_devices", "stay"), [(1, 1, 1), (1, 2, 0), (2, 2, 1)])
+def test_data_stay_where_the_copies_of_all_devices_fit(monkeypatch, copies, num_devices, stay):
+    use_devices(monkeypatch, num_devices)
+    stored = StubRecords()
+    size = copies * len(stored) * stored.bytes_per_track
+    resident, _ = prepare(settings(resident_gib=size / 2**30)).evaluate.args
+    assert len(resident) == stay
+
+
 def test_seeds_have_devices_of_their_own(monkeypatch):
     use_devices(monkeypatch, 6)
     program = prepare(settings() | {"num_seeds": 3})
@@ -228,6 +237,23 @@ def test_seeds_have_devices_of_their_own(monkeypatch):
         assert {shard.data.shape[0] for shard in leaf.addressable_shards} == {1}
         where = [int(shard.index[0].start) for shard in leaf.addressable_shards]
         assert sorted(where) == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("others", [1, 4])
+def test_seeds_go_on_where_there_are_other_devices(tmp_path, monkeypatch, others):
+    config = settings() | {"num_seeds": 2}
+    fit(config, tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        when_logged(patch, 50, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Preempted):
+            fit(config, tmp_path / "stopped")
+    use_devices(monkeypatch, others)
+    fit(config, tmp_path / "stopped")
+    jax.tree.map(
+        partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
+        *(final_params(tmp_path / name) for name in ("undisturbed", "stopped")),
+    )
 
 
 @pytest.mark.slow

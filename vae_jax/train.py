@@ -154,7 +154,9 @@ def prepare(source: Source, description: Description) -> Program:
     if not len(validation):
         logging.warning("train: no track is held out, so eval/* is of the training tracks")
         validation = training
-    resident_bytes = int(settings["resident_gib"] * 2**30)
+    # The devices of a CPU share one memory.
+    copies = mesh.local_mesh.size if jax.default_backend() == "cpu" else 1
+    resident_bytes = int(settings["resident_gib"] * 2**30 / copies)
     model, view = description.build()
     feed = input_pipeline.Feed(
         source, mesh, settings["batch_size"], resident_bytes, view.precompute
