@@ -6,7 +6,7 @@ from pathlib import Path
 from vae_jax import files
 
 TOPICS = ("features", "records", "train", "embed", "cluster", "startup")
-SECTIONS = (*TOPICS, "scale", "scale_streamed")
+SECTIONS = (*TOPICS, "scale", "scale_streamed", "limits")  # the last one is written by hand
 OUT = Path(__file__).with_name("SPEED.md")
 
 
@@ -14,9 +14,9 @@ def write_section(path: Path, topic: str, text: str) -> None:
     """Replace a topic's section in the report, or add it."""
     before = path.read_text() if path.exists() else ""
     sections = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", before, re.MULTILINE | re.DOTALL))
-    sections[topic] = text + "\n"
+    sections[topic] = text
     title = "# Speed and memory\n\nWritten by `python -m benchmarks.run`.\n\n"
     ordered = [name for name in SECTIONS if name in sections]
-    content = title + "".join(f"## {name}\n\n{sections[name]}" for name in ordered)
+    content = title + "".join(f"## {name}\n\n{sections[name].strip()}\n\n" for name in ordered)
     with files.atomic_write(path) as file:
         file.write((content.rstrip() + "\n").encode())
