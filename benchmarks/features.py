@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Line, Task, compared, num_cores, race
+from benchmarks.measure import Line, Task, compared, race
 from vae_jax.config import get_config
+from vae_jax.cores import num_cores
 
 RATE = 44100  # Hz, of the files
 TARGET_RATE = 22050  # Hz, of the features
@@ -107,10 +108,13 @@ def extraction(
         ids, cells = [f"{shard}-{i}" for i in range(len(paths))], [str(path) for path in paths]
         tracks = Manifest(directory / "metadata.csv", ids, {"audio_path": cells})
         jobs.append(shards.ShardJob(directory, shard, tracks, config.to_dict(), None, 1))
-    with pool.worker_environment():
-        run = pooled(shards.write_shard, jobs)
-        run()  # starts the processes
-    return run
+    run = pooled(shards.write_shard, jobs)
+
+    def as_workers() -> None:
+        with pool.worker_environment():  # the first run starts the processes
+            run()
+
+    return as_workers
 
 
 def pooled(function: Callable[[Any], Any], items: Sequence[Any]) -> Callable[[], Any]:

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import psutil
 
+from vae_jax.cores import num_cores
+
 MIB = 2**20
 SAMPLING_SECONDS = 0.02  # between two looks at the memory
 PACKAGES = ("jax", "flax", "numpy", "scikit-learn", "librosa", "torch", "tensorflow-cpu")
@@ -222,11 +224,6 @@ def memory_of(pid: int | None) -> float:
             with contextlib.suppress(psutil.NoSuchProcess):
                 total += one.memory_info().rss / MIB
     return total
-
-
-def num_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def has(package: str) -> bool:

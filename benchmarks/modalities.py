@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 from benchmarks import quality
 from configs import hybrid, lyrics, mlp
 from vae_jax import baselines, files, manifest, mixture, stages
+from vae_jax.description import rarity
 from vae_jax.errors import UserError
 from vae_jax.models.multimodal import balance
 from vae_jax.models.posterior import Posterior, side_by_side
@@ -88,7 +89,7 @@ def linear(this: Run, seed: int) -> np.ndarray:
     joined = side_by_side(blocks, present)
     prior = Mixture(model.num_components, joined.mean.shape[1])
     fitted = {"params": mixture.fit(joined, model.num_components, seed)}
-    weights = np.sqrt(len(records) / np.sum(present, axis=1))
+    weights = np.array([rarity(records) if name == "lyrics" else 1.0 for name in names])
     factors = balance(prior.apply(fitted, method="spread"), weights)
     return np.asarray(prior.apply(fitted, joined, method="complete").scale(factors).mean)
 

@@ -32,6 +32,7 @@ RAW_AND_PCA = (  # of MFCC frames: mean, std and mean |change|; without the last
     *("raw", "PCA", "PCA whitened", "raw, no change", "PCA, no change"),
     *("raw, modulation", "PCA, modulation"),
 )
+RAW_OF = {"track VAE": "raw", "VAE": "raw, no change"}  # whose raw features they are
 PCA_SIZE = 16  # the best of 8 to 60 on gtzan_mini, and what the MLPs have
 DRAWS = 500  # of the bootstrap
 # Column -> title.
@@ -188,15 +189,14 @@ def _embed(
         print(name, file=sys.stderr, flush=True)
         stages.run(config, this.outdir, ("features", "train", "embed"), None)
         found[name] = read(this.embedding("vae"), num_seeds)
-        for source, suffix in (("track VAE", ""), ("VAE", ", no change")):
-            if name == source:
-                found[f"raw{suffix}"] = read(this.embedding("raw"), num_seeds)
+        if name in RAW_OF:
+            found[RAW_OF[name]] = read(this.embedding("raw"), num_seeds)
     ids, points = _descriptions(configs["track VAE"])
     found["raw, modulation"] = ids, [points] * num_seeds
     for suffix in ("", ", no change", ", modulation"):
         ids, spaces = found[f"raw{suffix}"]
-        pairs = zip(spaces, range(num_seeds), strict=True)
-        found[f"PCA{suffix}"] = ids, [baselines.pca(raw, PCA_SIZE, seed) for raw, seed in pairs]
+        reduced = [baselines.pca(points, PCA_SIZE, seed) for seed, points in enumerate(spaces)]
+        found[f"PCA{suffix}"] = ids, reduced
     ids, spaces = found["PCA"]
     found["PCA whitened"] = ids, [_whiten(points) for points in spaces]
     shared = found["raw"][0]

@@ -16,7 +16,6 @@ def write_section(path: Path, topic: str, text: str) -> None:
     sections = dict(re.findall(r"^## (\w+)\n\n(.*?)(?=^## |\Z)", before, re.MULTILINE | re.DOTALL))
     sections[topic] = text
     title = "# Speed and memory\n\nWritten by `python -m benchmarks.run`.\n\n"
-    ordered = [name for name in SECTIONS if name in sections]
-    content = title + "".join(f"## {name}\n\n{sections[name].strip()}\n\n" for name in ordered)
+    ordered = [f"## {name}\n\n{sections[name].strip()}\n" for name in SECTIONS if name in sections]
     with files.atomic_write(path) as file:
-        file.write((content.rstrip() + "\n").encode())
+        file.write((title + "\n".join(ordered)).encode())

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import features, scale, synthetic
-from benchmarks.measure import machine, num_cores, run_command
+from benchmarks.measure import machine, run_command
 from benchmarks.startup import MAIN
 from vae_jax import files, history, records
 from vae_jax.config import get_config, to_dict
+from vae_jax.cores import num_cores
 
 OUT = Path(__file__).with_name("scaling.md")
 LOCAL_CLUSTER = Path(__file__).parents[1] / "launch" / "local_cluster.sh"

@@ -1,7 +1,6 @@
 """The same VAEs in PyTorch, trained at its best, for `benchmarks.train`."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -10,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+
+from vae_jax.cores import num_cores
 
 CALIBRATION_STEPS = 10
 
@@ -98,7 +99,7 @@ def stepper(
 
 
 def _thread_counts() -> list[int]:
-    cores = len(os.sched_getaffinity(0))
+    cores = num_cores()
     return sorted({cores, *(2**i for i in range(8) if 2**i < cores)})
 
 

@@ -50,7 +50,7 @@ class Description:
         steps = {"num_steps": _num_steps(config["train"], len(records))}
         config = {**config, "train": {**config["train"], **steps}}
         if config["model"]["name"] == "multimodal":
-            weight = config["feature"]["lyrics_weight"] * _rarity(records)
+            weight = config["feature"]["lyrics_weight"] * rarity(records)
             config["feature"] = {**config["feature"], "lyrics_weight": weight}
         return cls(config, records.arrays, statistics, classes, records.lyrics)
 
@@ -98,7 +98,7 @@ def _num_steps(settings: Mapping[str, Any], num_tracks: int) -> int:
     return max(settings["min_steps"], epochs)
 
 
-def _rarity(records: Records) -> float:
+def rarity(records: Records) -> float:
     """Return what lyrics count for, beside audio, because fewer or more tracks have them.
 
     What is filled in for a track echoes its other modality, and so speaks for that one. Latents are

@@ -5,6 +5,7 @@ files.
 """
 
 import contextlib
+import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -106,10 +107,11 @@ def train(this: Run) -> bool:
     changed = [_train_one(this, model) for model in this.trained]
     metrics = this.checkpoint_dir() / TRAIN_METRICS
     if metrics.exists():
-        if files.sha256(metrics) != files.read_sealed_json(metrics.with_name(COMPLETE))["metrics"]:
+        content, ended = metrics.read_bytes(), files.read_sealed_json(metrics.with_name(COMPLETE))
+        if hashlib.sha256(content).hexdigest() != ended["metrics"]:
             logging.warning("%s is damaged: the training curves lack what it has lost", metrics)
         with files.atomic_write(this.outdir / TRAIN_METRICS) as file:
-            file.write(metrics.read_bytes())
+            file.write(content)
     else:
         logging.warning("%s is missing: there will be no training curves", metrics)
     return any(changed)
