@@ -21,11 +21,13 @@ import numpy as np
 
 from benchmarks import synthetic
 from benchmarks.measure import Line, machine, table
-from vae_jax import records, sharding, train
 from vae_jax.config import get_config, to_dict
-from vae_jax.description import Description
 from vae_jax.features import spectral
-from vae_jax.input_pipeline import Source
+from vae_jax.parallel import devices
+from vae_jax.records import reader
+from vae_jax.training import train
+from vae_jax.training.input_pipeline import Source
+from vae_jax.training.model_spec import Description
 
 
 @dataclass(frozen=True)
@@ -137,26 +139,26 @@ def _config(sizes: Sizes, model: str, dtype: str, batch_size: int) -> dict[str, 
 
 
 def training(
-    directory: Path, config: dict[str, Any], devices: list[Any], steps: int
+    directory: Path, config: dict[str, Any], chosen: list[Any], steps: int
 ) -> tuple[Callable[[], Any], float]:
     """Return the jitted steps over the given devices, and the FLOPs of them all.
 
     The FLOPs are those of the loss and its gradient before the compiler changes them.
     """
-    stored = records.Records(directory)
+    stored = reader.Records(directory)
     source, description = Source(stored), Description.of(config, stored, [])
     objective = train.Objective(
         *description.build(), *(config["model"][name] for name in train.OBJECTIVE_KEYS)
     )
-    optimizer, mesh = train.make_optimizer(config["train"]), sharding.make_mesh(devices)
-    whole, key, first = sharding.whole(mesh), jax.random.key(0), np.zeros(1, np.int32)
+    optimizer, mesh = train.make_optimizer(config["train"]), devices.make_mesh(chosen)
+    whole, key, first = devices.whole(mesh), jax.random.key(0), np.zeros(1, np.int32)
     key, resident = jax.device_put((key, source.load(np.arange(len(source)))), whole)
     init = jax.jit(partial(train.init_state, objective, optimizer), out_shardings=whole)
     state = init(key, source.load(first) | {"position": first})
-    size = config["train"]["batch_size"] // len(devices) * len(devices)
+    size = config["train"]["batch_size"] // len(chosen) * len(chosen)
     rng = np.random.default_rng(0)
     positions = rng.integers(0, len(source), (steps, size), np.int32)
-    batches = sharding.place_batches(mesh, {"position": positions}, None)
+    batches = devices.place_batches(mesh, {"position": positions}, None)
     count = jax.device_put(np.int32(steps), whole)
     program = jax.jit(
         partial(train.run_steps, objective, optimizer), donate_argnums=0, out_shardings=whole
@@ -203,7 +205,7 @@ def _training(directory: Path, config: dict[str, Any], sizes: Sizes, peak: float
 
 def _input(directory: Path, config: dict[str, Any], sizes: Sizes) -> Line:
     """Compare training that streams its features with training that has them on the device."""
-    stored = records.Records(directory)
+    stored = reader.Records(directory)
     rates = {}
     for name, gib in (("streamed", 0.0), ("resident", 1000.0)):
         settings = {**config, "train": {**config["train"], "resident_gib": gib}}

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vae_jax import files, manifest
+from vae_jax import manifest
 from vae_jax.errors import UserError
+from vae_jax.storage import files
 
 LIKELY = 0.8  # how often a song is in the language that goes with the genre
 

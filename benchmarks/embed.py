@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks import synthetic
 from benchmarks.measure import Line, Task, compared, race
-from vae_jax import records
 from vae_jax.config import get_config, to_dict
+from vae_jax.records import reader
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,23 @@ def measure(sizes: Sizes) -> Iterator[Line]:
 
 def prepare(folder: Path, model: str, feature: str, count: int, frames: int) -> None:
     """Write records, and the checkpoint of a model that has taken one step."""
-    from vae_jax import train
-    from vae_jax.description import Description
-    from vae_jax.input_pipeline import Source
+    from vae_jax.training import train
+    from vae_jax.training.input_pipeline import Source
+    from vae_jax.training.model_spec import Description
 
     config = get_config()
     config.feature.name, config.model.name = feature, model
     config.train.update(num_steps=1, batch_size=4, resident_gib=0.0)
     settings = to_dict(config)
     synthetic.write_records(folder / "records", settings["feature"], count, frames)
-    stored = records.Records(folder / "records")
+    stored = reader.Records(folder / "records")
     description = Description.of(settings, stored, [])
     train.train(Source(stored), description, folder / "checkpoint")
 
 
 def streaming(folder: Path, batch_size: int) -> Callable[[], Any]:
     """Return the embedding of all tracks."""
-    encoder, stored = _encoder(folder), records.Records(folder / "records")
+    encoder, stored = _encoder(folder), reader.Records(folder / "records")
     tracks = [np.arange(len(stored), dtype=np.int32)]
 
     def run() -> None:
@@ -80,13 +80,13 @@ def forward(folder: Path, batch_size: int) -> Callable[[], Any]:
     """Return the encoding of as many tracks, of one batch that is on the device."""
     import jax
 
-    from vae_jax import embed
-    from vae_jax.input_pipeline import Source
+    from vae_jax.embedding.encoder import BATCH_BYTES
+    from vae_jax.training.input_pipeline import Source
 
-    encoder, stored = _encoder(folder), records.Records(folder / "records")
+    encoder, stored = _encoder(folder), reader.Records(folder / "records")
     source = Source(stored)
     model, view = encoder.description.build()
-    size = min(batch_size, max(1, embed.BATCH_BYTES // stored.bytes_per_track), len(stored))
+    size = min(batch_size, max(1, BATCH_BYTES // stored.bytes_per_track), len(stored))
     tracks = jax.device_put(source.load(np.arange(size)))
     variables = jax.device_put({"params": encoder.best_params})
     program = jax.jit(lambda v, t: model.apply(v, view.whole(t), method="encode"))
@@ -99,7 +99,8 @@ def forward(folder: Path, batch_size: int) -> Callable[[], Any]:
 
 
 def _encoder(folder: Path) -> Any:
-    from vae_jax import checkpoints, embed
+    from vae_jax.embedding.encoder import Encoder
+    from vae_jax.training import checkpoints
 
     directory = folder / "checkpoint"
-    return embed.Encoder(directory, checkpoints.best_step(directory))
+    return Encoder(directory, checkpoints.best_step(directory))

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.measure import Line, Task, compared, race
 from vae_jax.config import get_config
-from vae_jax.cores import num_cores
+from vae_jax.parallel.cores import num_cores
 
 RATE = 44100  # Hz, of the files
 TARGET_RATE = 22050  # Hz, of the features

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from vae_jax.cores import num_cores
+from vae_jax.parallel.cores import num_cores
 
 MIB = 2**20
 SAMPLING_SECONDS = 0.02  # between two looks at the memory

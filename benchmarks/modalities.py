@@ -19,13 +19,17 @@ from ml_collections import ConfigDict
 
 from benchmarks import quality
 from configs import hybrid, lyrics, mlp
-from vae_jax import baselines, files, manifest, mixture, stages
-from vae_jax.description import rarity
+from vae_jax import manifest
+from vae_jax.embedding import baselines
 from vae_jax.errors import UserError
 from vae_jax.models.multimodal import balance
 from vae_jax.models.posterior import Posterior, side_by_side
 from vae_jax.models.priors import Mixture
 from vae_jax.run import Run
+from vae_jax.stages import runner
+from vae_jax.storage import files
+from vae_jax.training import mixture
+from vae_jax.training.model_spec import rarity
 
 LABELS = ("language", "genre")
 SPACES = {"vae": "VAE", "pca": "PCA", "raw": "raw"}
@@ -47,7 +51,7 @@ def main(path: Path, outdir: Path, num_seeds: int) -> str:
         config.update(data_dir=str(outdir / "data"), checkpoint_dir=str(outdir / "checkpoints"))
         this = Run(config, outdir / "runs" / name.replace(", ", "-"))
         print(name, file=sys.stderr, flush=True)
-        stages.run(config, this.outdir, ("features", "train", "embed"), None)
+        runner.run(config, this.outdir, ("features", "train", "embed"), None)
         rows += [{"features": name, **row} for row in _scores(this, tracks, num_seeds)]
     files.write_csv(outdir / "modalities.csv", list(rows[0]), rows)
     return table(rows)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from vae_jax import selection
+from vae_jax.clustering import num_clusters
 
 DIMENSIONS = (16, 60)
 KS = (3, 6, 10)
@@ -67,7 +67,7 @@ def cases(n: int, d: int, seed: int) -> Iterator[tuple[str, int, np.ndarray]]:
 
 def choices(points: np.ndarray, seed: int) -> dict[str, int]:
     """Return the number of clusters that each criterion chooses."""
-    ours = selection.choose_num_clusters(points, seed)
+    ours = num_clusters.choose_num_clusters(points, seed)
     trials = ours.trials
     pairs = itertools.pairwise(trials)
     one_error = [a.num_clusters for a, b in pairs if a.gap >= b.gap - b.gap_error]
@@ -75,14 +75,14 @@ def choices(points: np.ndarray, seed: int) -> dict[str, int]:
         "chosen": ours.num_clusters,
         "gap, first": min(one_error, default=len(trials)),
         "gap, highest": max(trials, key=lambda trial: trial.gap).num_clusters,
-        **_by_halves(points[: selection.SAMPLE], len(trials), seed),
-        "BIC, diagonal": _by_bic(points[: selection.SAMPLE], len(trials), seed),
+        **_by_halves(points[: num_clusters.SAMPLE], len(trials), seed),
+        "BIC, diagonal": _by_bic(points[: num_clusters.SAMPLE], len(trials), seed),
     }
 
 
 def _by_halves(points: np.ndarray, largest: int, seed: int) -> dict[str, int]:
     """Choose by prediction strength, and by the stability that exceeds that of a uniform box."""
-    points = selection._along_principal_axes(points)
+    points = num_clusters._along_principal_axes(points)
     rng = np.random.default_rng(seed)
     box = rng.uniform(points.min(axis=0), points.max(axis=0), size=points.shape)
     by_strength, by_excess = 1, (0.1, 1)
@@ -102,7 +102,7 @@ def _reproduced(points: np.ndarray, k: int, seed: int) -> tuple[float, float]:
     for split in range(SPLITS):
         shuffled = np.random.default_rng([seed, split]).permutation(points)
         first, second = (
-            selection._kmeans(part, k, seed) for part in (shuffled[:half], shuffled[half:])
+            num_clusters._kmeans(part, k, seed) for part in (shuffled[:half], shuffled[half:])
         )
         given, own = first.predict(shuffled[half:]), second.labels_
         together = []
@@ -117,7 +117,7 @@ def _reproduced(points: np.ndarray, k: int, seed: int) -> tuple[float, float]:
 def _by_bic(points: np.ndarray, largest: int, seed: int) -> int:
     from sklearn.mixture import GaussianMixture
 
-    points = selection._along_principal_axes(points)
+    points = num_clusters._along_principal_axes(points)
     floor = 1e-3 * float(points.var(axis=0).mean())
     bics = [
         GaussianMixture(k, covariance_type="diag", reg_covar=floor, random_state=seed)

@@ -23,10 +23,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import hybrid, mlp, track
-from vae_jax import baselines, files, manifest, stages
+from vae_jax import manifest
+from vae_jax.embedding import baselines
+from vae_jax.embedding.latents import Latents
 from vae_jax.errors import UserError
-from vae_jax.latents import Latents
 from vae_jax.run import Run
+from vae_jax.stages import runner
+from vae_jax.storage import files
 
 RAW_AND_PCA = (  # of MFCC frames: mean, std and mean |change|; without the last; what `track` sees
     *("raw", "PCA", "PCA whitened", "raw, no change", "PCA, no change"),
@@ -187,7 +190,7 @@ def _embed(
         config.update(data_dir=str(outdir / "data"), checkpoint_dir=str(outdir / "checkpoints"))
         this = Run(config, outdir / "runs" / re.sub(r"\W+", "-", name))
         print(name, file=sys.stderr, flush=True)
-        stages.run(config, this.outdir, ("features", "train", "embed"), None)
+        runner.run(config, this.outdir, ("features", "train", "embed"), None)
         found[name] = read(this.embedding("vae"), num_seeds)
         if name in RAW_OF:
             found[RAW_OF[name]] = read(this.embedding("raw"), num_seeds)
@@ -219,8 +222,8 @@ def _descriptions(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
     import jax
 
     from vae_jax import config as config_lib
-    from vae_jax.description import Description
-    from vae_jax.input_pipeline import Source
+    from vae_jax.training.input_pipeline import Source
+    from vae_jax.training.model_spec import Description
 
     records = Run(config, Path()).records
     _, view = Description.of(config_lib.to_dict(config), records, []).build()
@@ -281,13 +284,14 @@ def score(
     k: int,
 ) -> Method:
     """Cluster one method's points with every seed, and score points and clusters."""
-    from vae_jax import clustering, config, metrics
+    from vae_jax import config
+    from vae_jax.clustering import clusterers, metrics
 
     options = config.get_config().cluster
     options.num_clusters = k
     labels, rows = [], []
     for seed, points in enumerate(spaces):
-        found = clustering.cluster(points, options, seed).labels
+        found = clusterers.cluster(points, options, seed).labels
         own = metrics.internal(points, found, options.silhouette_sample, 0)
         shared = metrics.internal(common, found, options.silhouette_sample, 0)
         searched = asdict(metrics.retrieval(points, artists, 0))
@@ -317,7 +321,7 @@ def _draw(methods: Mapping[str, Method], reference: str, heading: str, path: Pat
     """Draw every seed's scores as dots, one row per method, with the reference and chance."""
     from matplotlib.figure import Figure
 
-    from vae_jax import plots
+    from vae_jax.plots import figures
 
     shown = ["ami", "accuracy", "artist_precision_at_1"]
     shown = [name for name in shown if not math.isnan(methods[reference].mean(name))]
@@ -333,13 +337,13 @@ def _draw(methods: Mapping[str, Method], reference: str, heading: str, path: Pat
         axes.axvline(methods[reference].mean(column), color="#777777", lw=0.8, ls="--")
         axes.axvline(methods[reference].mean(CHANCE[column]), color="#777777", lw=0.8, ls=":")
         axes.set_xlabel(METRICS[column])
-        plots.plain(axes)
+        figures.plain(axes)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     title = f"{heading}\nbar: mean; dashed: {reference}, the best of raw and PCA; dotted: chance"
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     figure.tight_layout()
-    plots.save(figure, path)
+    figures.save(figure, path)
 
 
 def run(argv: Sequence[str] | None = None) -> None:

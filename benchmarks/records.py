@@ -12,9 +12,10 @@ import numpy as np
 
 from benchmarks import synthetic
 from benchmarks.measure import Line, Task, compared, has, race
-from vae_jax import files, records
 from vae_jax.config import get_config
-from vae_jax.records import ArraySpec
+from vae_jax.records import reader
+from vae_jax.records.reader import ArraySpec
+from vae_jax.storage import files
 
 MEGABYTE = 1e6
 SEGMENT_FRAMES = 64
@@ -96,27 +97,27 @@ def _opening(directory: Path, sizes: Sizes) -> Line:
     """Open the index of many records, made from that of few."""
     count = sizes.opened
     synthetic.write_index(directory, np.arange(count) // 64, np.arange(count) % 64 * 500, 0)
-    records.write_summary(directory, files.read_sealed_json(directory / records.STATISTICS))
+    reader.write_summary(directory, files.read_sealed_json(directory / reader.STATISTICS))
     timing = race({"vae_jax": Task(opening, (directory,))}, sizes.repeats)["vae_jax"]
     what, goals = f"open {count:,} records", {"ours": 2.0}
     return Line(what, timing.median, "s", memory=timing.memory, goals=goals)
 
 
 def _examples(frames: int, count: int) -> list[dict[str, Any]]:
-    texts = dict.fromkeys(records.TEXT_COLUMNS, "some text")
+    texts = dict.fromkeys(reader.TEXT_COLUMNS, "some text")
     values = np.random.default_rng(0).normal(0, 1, (frames, BANDS)).astype(np.float16)
     return [{"id": f"{i}", "duration": 30.0, **texts, "features": values} for i in range(count)]
 
 
 def writing(path: Path, count: int, frames: int) -> Callable[[], Any]:
     """Return our writing of records."""
-    serialize = records.serializer({"features": ArraySpec((None, BANDS), "float16")})
+    serialize = reader.serializer({"features": ArraySpec((None, BANDS), "float16")})
     examples = _examples(frames, count)
 
     def run() -> None:
         with open(path, "wb") as file:
             for example in examples:
-                records.write_record(file, serialize(example))
+                reader.write_record(file, serialize(example))
 
     return run
 
@@ -156,7 +157,7 @@ def plain_writing(path: Path, count: int, frames: int) -> Callable[[], Any]:
 
 def segments(directory: Path) -> Callable[[], Any]:
     """Return our batches of random segments of shuffled tracks, one epoch."""
-    stored, rng = records.Records(directory), np.random.default_rng(0)
+    stored, rng = reader.Records(directory), np.random.default_rng(0)
 
     def run() -> None:
         order = rng.permutation(len(stored))[: len(stored) // BATCH * BATCH]
@@ -193,9 +194,9 @@ def tf_segments(directory: Path) -> Callable[[], Any]:
 
 def vectors(directory: Path) -> Callable[[], Any]:
     """Return our loading of all tracks' vectors, as training does it."""
-    from vae_jax.input_pipeline import Source
+    from vae_jax.training.input_pipeline import Source
 
-    source = Source(records.Records(directory))
+    source = Source(reader.Records(directory))
     positions = np.arange(len(source))
     return lambda: source.load(positions) and None
 
@@ -220,7 +221,7 @@ def _tensorflow() -> Any:
 
 def _read(directory: Path) -> Any:
     tf = _tensorflow()
-    paths = sorted(str(path) for path in directory.glob(f"{records.DATASET}-*.tfrecord-*"))
+    paths = sorted(str(path) for path in directory.glob(f"{reader.DATASET}-*.tfrecord-*"))
     return tf.data.TFRecordDataset(paths, num_parallel_reads=tf.data.AUTOTUNE)
 
 
@@ -240,4 +241,4 @@ def _epoch(dataset: Any) -> Callable[[], Any]:
 
 def opening(directory: Path) -> Callable[[], Any]:
     """Return our opening of a records directory."""
-    return lambda: records.Records(directory) and None
+    return lambda: reader.Records(directory) and None

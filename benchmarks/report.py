@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from vae_jax import files
+from vae_jax.storage import files
 
 TOPICS = ("features", "records", "train", "embed", "cluster", "startup")
 SECTIONS = (*TOPICS, "scale", "scale_streamed", "limits")  # the last one is written by hand

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks import measure, scaling
 from benchmarks.report import OUT, TOPICS, write_section
-from vae_jax import files
+from vae_jax.storage import files
 
 
 def run(topic: str, is_tiny: bool, out: Path) -> list[measure.Line]:

@@ -60,7 +60,7 @@ def write_records(folder: Path, tracks: int) -> None:
     import os
     import runpy
 
-    from vae_jax.stages import Run
+    from vae_jax.stages.runner import Run
 
     os.chdir(folder)
     config = runpy.run_path("config.py")["get_config"]()

@@ -18,9 +18,11 @@ from pathlib import Path
 from benchmarks import features, scale, synthetic
 from benchmarks.measure import machine, run_command
 from benchmarks.startup import MAIN
-from vae_jax import files, history, records
 from vae_jax.config import get_config, to_dict
-from vae_jax.cores import num_cores
+from vae_jax.parallel.cores import num_cores
+from vae_jax.records import reader
+from vae_jax.storage import files
+from vae_jax.training import history
 
 OUT = Path(__file__).with_name("scaling.md")
 LOCAL_CLUSTER = Path(__file__).parents[1] / "launch" / "local_cluster.sh"
@@ -193,16 +195,16 @@ def count_parameters(folder: Path, model: str) -> int:
     """Return the number of parameters of a model in its default config."""
     import jax
 
-    from vae_jax import train
-    from vae_jax.description import Description
-    from vae_jax.input_pipeline import Source
+    from vae_jax.training import train
+    from vae_jax.training.input_pipeline import Source
+    from vae_jax.training.model_spec import Description
 
     config = get_config()
     config.model.name = model
     config.feature.name = "logmelspec" if model == "conv2d" else "mfcc"
     settings, directory = to_dict(config), folder / f"records-{model}"
     synthetic.write_records(directory, settings["feature"], 2, 128 if model == "conv2d" else 0)
-    stored = records.Records(directory)
+    stored = reader.Records(directory)
     described = Description.of(settings, stored, [])
     network, view = described.build()
     objective = train.Objective(network, view, 1.0, 1, 0.0)

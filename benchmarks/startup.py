@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import synthetic
 from benchmarks.measure import Line, run_command
-from vae_jax import files
+from vae_jax.storage import files
 
 HEAVY = ("flax", "librosa", "jax", "tensorflow")  # that clustering has no use for
 MAIN = [sys.executable, "-m", "vae_jax.main"]

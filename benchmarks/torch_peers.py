@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vae_jax.cores import num_cores
+from vae_jax.parallel.cores import num_cores
 
 CALIBRATION_STEPS = 10
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks import synthetic
 from benchmarks.measure import Line, Task, Timing, compared, has, race
-from vae_jax import records
 from vae_jax.config import get_config, to_dict
+from vae_jax.records import reader
 
 NUM_SEEDS = 8
 PRODUCTS = "its matrix products by BLAS"
@@ -205,12 +205,13 @@ def our_error(setting: Setting, seconds: float) -> Callable[[], float]:
 
 def _program(setting: Setting) -> tuple[Callable[[], None], Callable[[], float]]:
     """Return some steps of training, and the squared error of held-out tracks."""
-    from vae_jax import sharding, train
-    from vae_jax.description import Description
-    from vae_jax.input_pipeline import Source
+    from vae_jax.parallel import devices
+    from vae_jax.training import train
+    from vae_jax.training.input_pipeline import Source
+    from vae_jax.training.model_spec import Description
 
-    sharding.use_cores(setting.num_seeds)
-    stored = records.Records(setting.directory)
+    devices.use_cores(setting.num_seeds)
+    stored = reader.Records(setting.directory)
     program = train.prepare(Source(stored), Description.of(setting.config(), stored, []))
     state, step = program.state, 0
 
@@ -227,11 +228,11 @@ def bare(setting: Setting, model: Any = None) -> Callable[[], None]:
     import jax
     import jax.numpy as jnp
 
-    from vae_jax import train
-    from vae_jax.description import Description
-    from vae_jax.input_pipeline import Source
+    from vae_jax.training import train
+    from vae_jax.training.input_pipeline import Source
+    from vae_jax.training.model_spec import Description
 
-    stored, config = records.Records(setting.directory), setting.config()
+    stored, config = reader.Records(setting.directory), setting.config()
     source = Source(stored)
     default, view = Description.of(config, stored, []).build()
     objective = train.Objective(
@@ -331,10 +332,10 @@ def _torch_program(
     import torch
 
     from benchmarks import torch_peers
-    from vae_jax.input_pipeline import split
+    from vae_jax.training.input_pipeline import split
 
     config = setting.config()
-    stored, model = records.Records(setting.directory), config["model"]
+    stored, model = reader.Records(setting.directory), config["model"]
     known = stored.statistics["features"]
     data = np.stack(stored.load(np.arange(len(stored)))["features"]).astype(np.float32)
     data = ((data - known.mean) / known.std).astype(np.float32)

@@ -34,8 +34,11 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from vae_jax import compare, files, history, metrics_file
+from vae_jax import compare
+from vae_jax.clustering import metrics_file
 from vae_jax.errors import Preempted, UserError
+from vae_jax.storage import files
+from vae_jax.training import history
 
 CONFIG = flags.DEFINE_string("config", None, "Config file of all runs, such as configs/mlp.py.")
 GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE,...: a config key and its values.")

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from vae_jax import files, records
+from vae_jax.records import reader
+from vae_jax.storage import files
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -40,9 +41,9 @@ def collection(tmp_path: Path) -> Path:
 
 def as_tfds_reads(directory: Path) -> list[dict]:
     """Return all that a records directory holds, texts and durations included."""
-    stored = records.Records(directory)
+    stored = reader.Records(directory)
     shards = sorted(directory.glob("*.tfrecord-*"))
-    read = records.tfds_features(stored.arrays).deserialize_example_np
+    read = reader.tfds_features(stored.arrays).deserialize_example_np
     return [read(data) for shard in shards for data in read_shard(shard)]
 
 

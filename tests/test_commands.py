@@ -14,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vae_jax import demo, files, reconstructions
+from vae_jax import demo
+from vae_jax.embedding import reconstructions
+from vae_jax.storage import files
 
 pytestmark = pytest.mark.slow
 

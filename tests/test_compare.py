@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from vae_jax import compare, metrics_file
+from vae_jax import compare
+from vae_jax.clustering import metrics_file
 from vae_jax.errors import UserError
 
 AMI = {"vae": [0.61, 0.64, 0.58], "pca": [0.51, 0.53, 0.52]}

@@ -18,9 +18,10 @@ from ml_collections import ConfigDict
 from tests.conftest import write_collection
 from tests.stress.jobs import LONG, run
 from vae_jax import config as config_lib
-from vae_jax import files, manifest
+from vae_jax import manifest
 from vae_jax.errors import UserError
 from vae_jax.features import lyrics
+from vae_jax.storage import files
 
 many = settings(
     max_examples=1500 if LONG else 60,

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import write_collection
-from vae_jax import files
+from vae_jax.storage import files
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SMALL = (

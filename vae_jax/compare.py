@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from absl import app, flags
 
-from vae_jax import files, metrics_file
+from vae_jax.clustering import metrics_file
 from vae_jax.config import AUTO
 from vae_jax.errors import UserError
+from vae_jax.storage import files
 
 REFERENCE = "pca"
 WIDTH = 100  # characters of a table on a terminal

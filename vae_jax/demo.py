@@ -18,8 +18,9 @@ import soundfile
 from absl import app, flags, logging
 from scipy import signal
 
-from vae_jax import console, files
+from vae_jax import console
 from vae_jax.errors import UserError
+from vae_jax.storage import files
 
 COLUMNS = ("id", "audio_path", "title", "artist", "language", "genre", "label", "lyrics", "source")
 SOURCE = "synthesised by vae_jax.demo"

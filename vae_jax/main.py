@@ -21,11 +21,13 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vae_jax import config as config_lib
-from vae_jax import console, distributed, report, stages
+from vae_jax import console, report
 from vae_jax.errors import Preempted, UserError
+from vae_jax.parallel import processes
+from vae_jax.stages import runner
 
 OUTDIR = flags.DEFINE_string("outdir", None, "Folder for results; default: results/<config.name>.")
-STAGE = flags.DEFINE_enum("stage", "all", ["all", *stages.STAGES], "The stage to run.")
+STAGE = flags.DEFINE_enum("stage", "all", ["all", *runner.STAGES], "The stage to run.")
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
@@ -67,15 +69,15 @@ def main(argv: Sequence[str]) -> None:
         return
     outdir = Path(OUTDIR.value or f"results/{config.name}")
     checkpoint = Path(CHECKPOINT.value) if CHECKPOINT.value else None
-    names = list(stages.STAGES) if STAGE.value == "all" else [STAGE.value]
-    is_part = distributed.is_described() if DISTRIBUTED.value is None else DISTRIBUTED.value
+    names = list(runner.STAGES) if STAGE.value == "all" else [STAGE.value]
+    is_part = processes.is_described() if DISTRIBUTED.value is None else DISTRIBUTED.value
     place = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     if is_part or any(value is not None for value in place):
-        distributed.start(*place)
-    if not distributed.is_first():
-        stages.help_the_first(config, outdir, names, checkpoint)
+        processes.start(*place)
+    if not processes.is_first():
+        runner.help_the_first(config, outdir, names, checkpoint)
         return
-    done = stages.run(config, outdir, names, checkpoint, BEAM_OPTIONS.value)
+    done = runner.run(config, outdir, names, checkpoint, BEAM_OPTIONS.value)
     print(report.report(outdir, done.folders()))
 
 
@@ -92,7 +94,7 @@ def define_config(argv: Sequence[str]) -> str:
     if path and not Path(path).is_file():
         raise UserError(f"--config={path} is not a file: name one of configs/*.py, or your own.")
     if given.checkpoint and not given.config:
-        from vae_jax import checkpoints
+        from vae_jax.training import checkpoints
 
         directory = Path(given.checkpoint)
         metadata = checkpoints.read_metadata(directory, checkpoints.best_step(directory))
@@ -140,7 +142,7 @@ def run() -> None:
         logging.warning("%s", error)
         sys.exit(EXIT_PREEMPTED)
     except RuntimeError as error:
-        if distributed.is_alone() or "--debug" in sys.argv:
+        if processes.is_alone() or "--debug" in sys.argv:
             raise
         cause = str(error).partition("\n")[0]
         _end(1, f"another process of the job has ended ({cause}): start the job again.")

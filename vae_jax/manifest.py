@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO, overload
 
-from vae_jax import files, urls
 from vae_jax.errors import UserError
-from vae_jax.urls import Location
+from vae_jax.storage import files, urls
+from vae_jax.storage.urls import Location
 
 MAX_FIELD = 64 * 2**20  # characters; the csv module's own limit would refuse long lyrics
 MAX_ID = 1000  # characters; every array of ids takes the longest id's memory for each

@@ -4,8 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from vae_jax import compare, metrics_file
-from vae_jax.urls import Location
+from vae_jax import compare
+from vae_jax.clustering import metrics_file
+from vae_jax.storage.urls import Location
 
 SHARD = re.compile(r"-\d+-of-\d+\.npz$")
 

@@ -13,7 +13,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vae_jax import config as config_lib
-from vae_jax import files, manifest, records, urls
+from vae_jax import manifest
+from vae_jax.records import reader
+from vae_jax.storage import files, urls
 
 LATENTS = "latents.npz"
 CLUSTERS = "clusters.csv"
@@ -52,7 +54,7 @@ class Run:
         """The embedding of lyrics inside `checkpoint`, if it has one; else one is learned."""
         if not self.checkpoint:
             return None
-        from vae_jax import checkpoints
+        from vae_jax.training import checkpoints
 
         step = checkpoints.best_step(self.checkpoint)
         return checkpoints.read_metadata(self.checkpoint, step)["lyrics"]
@@ -118,7 +120,7 @@ class Run:
     @cached_property
     def steps(self) -> dict[str, int]:
         """The checkpoint of each trained model that is embedded: the best sound one."""
-        from vae_jax import checkpoints
+        from vae_jax.training import checkpoints
 
         return {name: checkpoints.best_step(self.checkpoint_dir(name)) for name in self.trained}
 
@@ -128,14 +130,14 @@ class Run:
         return self.trained if self.config.model.condition else []
 
     @cached_property
-    def records(self) -> records.Records:
+    def records(self) -> reader.Records:
         """The features, extracted before."""
         if self.records_store:
-            from vae_jax import record_store
+            from vae_jax.records import object_store
 
             with files.lock(self.records_dir):
-                record_store.fetch(self.records_store, self.records_dir)
-        return records.Records(self.records_dir)
+                object_store.fetch(self.records_store, self.records_dir)
+        return reader.Records(self.records_dir)
 
     @property
     def methods(self) -> list[str]:
@@ -144,7 +146,7 @@ class Run:
 
     def folders(self) -> list[urls.Location]:
         """Return the folders beside the outdir that there are by now."""
-        if not (self.records_dir / records.INDEX).exists():
+        if not (self.records_dir / reader.INDEX).exists():
             return []
         models = [self.checkpoint_dir(name) for name in self.trained]
         return [self.records_store or self.records_dir, *(one for one in models if one.exists())]

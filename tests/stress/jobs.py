@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vae_jax import checkpoints, files, history
+from vae_jax.storage import files
+from vae_jax.training import checkpoints, history
 
 LONG = os.environ.get("VAE_JAX_STRESS") == "long"
 SHORT = LONG or os.environ.get("VAE_JAX_STRESS") == "short"

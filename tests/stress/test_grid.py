@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from tests.stress.jobs import LONG, stress_only
-from vae_jax import clustering, files, metrics_file, stages
 from vae_jax import config as config_lib
+from vae_jax.clustering import clusterers, metrics_file
 from vae_jax.config import CLUSTERERS, PROJECTIONS
 from vae_jax.errors import UserError
+from vae_jax.stages import runner
+from vae_jax.storage import files
 
 pytestmark = stress_only
 NUM_CLUSTERS = 3
@@ -69,14 +71,14 @@ def make_run(folder: Path, tracks: Tracks, method: str, projection: str) -> None
     config.cluster.update(method=method, num_clusters=NUM_CLUSTERS, num_seeds=1, min_samples=3)
     config.visualize.method = projection
     config_lib.validate(config)
-    stages.run(config, folder, ["cluster", "visualize"], None)
+    runner.run(config, folder, ["cluster", "visualize"], None)
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("name", "method", "projection"), GRID if LONG else GRID[::19])
 def test_tracks_in_which_little_can_be_found(tmp_path, name, method, projection):
     tracks = TRACKS[name]
-    takes_k, n = clustering.CLUSTERERS[method].takes_k, len(tracks.points)
+    takes_k, n = clusterers.CLUSTERERS[method].takes_k, len(tracks.points)
     if takes_k and n < NUM_CLUSTERS:
         with pytest.raises(UserError, match=rf"num_clusters is 3, more than .* tracks \({n}\)"):
             make_run(tmp_path, tracks, method, projection)
@@ -88,7 +90,7 @@ def test_tracks_in_which_little_can_be_found(tmp_path, name, method, projection)
     for i in range(len(distinct)):
         assert len(set(found[place.ravel() == i])) == 1, "identical tracks were told apart"
     for row in files.read_csv(tmp_path / metrics_file.NAME):
-        assert int(row["k"]) == len(set(found) - {clustering.NOISE}) <= len(distinct)
+        assert int(row["k"]) == len(set(found) - {clusterers.NOISE}) <= len(distinct)
         assert int(row["n_labelled"]) == sum(label != "" for label in tracks.labels)
         numbers = [float(row[key]) for key in ("silhouette", "ami", "ari", "nmi") if row[key]]
         assert all(-1 <= number <= 1 for number in numbers)

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from tests.stress.jobs import Ended, long_only, run, stress_only
-from vae_jax import files
+from vae_jax.storage import files
 
 pytestmark = stress_only
 RATE = 8000

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from vae_jax import files
 from vae_jax.console import Progress
 from vae_jax.download import hub_errors, local
 from vae_jax.errors import UserError
+from vae_jax.storage import files
 
 ENDPOINT = "https://huggingface.co"
 WORKERS = 4  # files at a time

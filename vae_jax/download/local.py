@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import ModuleType
 from typing import Any
 
-from vae_jax import files
 from vae_jax.errors import UserError
+from vae_jax.storage import files
 
 COLUMNS = ("id", "audio_path", "language", "genre", "label", "lyrics")
 WORK_FOLDER = ".download"  # partial files and bookkeeping, inside the target folder

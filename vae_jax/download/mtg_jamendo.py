@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 
 from absl import logging
 
-from vae_jax import files
 from vae_jax.download import hub, local
 from vae_jax.errors import UserError
+from vae_jax.storage import files
 
 SPLITS = {"train": ("train.tsv", "data/train/"), "validation": ("valid.tsv", "data/val/")}
 TAGS = ("genres", "instruments", "moods")

@@ -32,12 +32,13 @@ from absl import logging
 from apache_beam.metrics.metric import Metrics, MetricsFilter
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
-from vae_jax import record_store, records, urls
 from vae_jax.errors import UserError
 from vae_jax.features import pool
 from vae_jax.features.extractors import Extracted
 from vae_jax.features.shards import ShardJob, is_done, write_shard
-from vae_jax.urls import Location
+from vae_jax.records import object_store, reader
+from vae_jax.storage import urls
+from vae_jax.storage.urls import Location
 
 JOBS = ".jobs"
 NAMESPACE = "vae_jax"
@@ -74,8 +75,8 @@ class WriteShard(beam.DoFn):
         if job.store:
             job = replace(job, directory=self.scratch)
             if job.lyrics:
-                lyrics = urls.join(self.folder, records.LYRICS)
-                urls.copy(lyrics, self.scratch / records.LYRICS)
+                lyrics = urls.join(self.folder, reader.LYRICS)
+                urls.copy(lyrics, self.scratch / reader.LYRICS)
         seconds = 0.0
 
         def count(result: Extracted | str) -> None:
@@ -90,7 +91,7 @@ class WriteShard(beam.DoFn):
         write_shard(job, count)
         self.seconds.inc(round(seconds))
         if job.store:
-            records.shard_path(self.scratch, job.shard).unlink()
+            reader.shard_path(self.scratch, job.shard).unlink()
 
 
 def run(jobs: Sequence[ShardJob], processes: int, options: str) -> None:
@@ -157,15 +158,15 @@ def _send(jobs: Sequence[ShardJob], folder: Location) -> None:
     for job in jobs:
         urls.write(urls.join(folder, _name(job)), job.to_json())
     if jobs[0].store and jobs[0].lyrics:
-        lyrics = (jobs[0].directory / records.LYRICS).read_bytes()
-        urls.write(urls.join(folder, records.LYRICS), lyrics)
+        lyrics = (jobs[0].directory / reader.LYRICS).read_bytes()
+        urls.write(urls.join(folder, reader.LYRICS), lyrics)
 
 
 def _fetch(jobs: Sequence[ShardJob]) -> list[ShardJob]:
     """Bring finished shards home from a URL; return the jobs that are not finished."""
     if jobs[0].store:
         only = {job.shard for job in jobs}
-        record_store.fetch_shards(jobs[0].store, jobs[0].directory, only)
+        object_store.fetch_shards(jobs[0].store, jobs[0].directory, only)
     return [job for job in jobs if not is_done(job)]
 
 

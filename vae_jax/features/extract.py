@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from vae_jax import files, record_store, records
-from vae_jax.cores import num_cores
 from vae_jax.errors import UserError
 from vae_jax.features import extractors, pool
 from vae_jax.features.shards import Failure, ShardJob, is_done
 from vae_jax.manifest import Manifest
-from vae_jax.records import Statistics
-from vae_jax.urls import Location
+from vae_jax.parallel.cores import num_cores
+from vae_jax.records import object_store, reader
+from vae_jax.records.reader import Statistics
+from vae_jax.storage import files
+from vae_jax.storage.urls import Location
 
 
 def extract(
@@ -59,18 +60,18 @@ def extract(
     embedding = extractors.prepare(manifest, feature, directory, lyrics)
     jobs, processes = _plan(manifest, feature, directory, embedding, store)
     if store:
-        record_store.synchronise(store, directory)
+        object_store.synchronise(store, directory)
     todo = [job for job in jobs if not is_done(job)]
     _announce(jobs, todo, store or directory)
     if todo:
-        (directory / records.INDEX).unlink(missing_ok=True)  # not whole until finished again
+        (directory / reader.INDEX).unlink(missing_ok=True)  # not whole until finished again
         if store:
-            record_store.reopen(store)
+            object_store.reopen(store)
         if feature["runner"] == "beam":
             _beam().run(todo, processes, beam_options)
         else:
             pool.run(todo, processes, len(manifest))
-    markers = [files.read_sealed_json(records.marker_path(directory, job.shard)) for job in jobs]
+    markers = [files.read_sealed_json(reader.marker_path(directory, job.shard)) for job in jobs]
     failures = [Failure(**failure) for marker in markers for failure in marker["failed"]]
     if not any(marker["ids"] for marker in markers):
         raise UserError(
@@ -79,7 +80,7 @@ def extract(
         )
     _finish(directory, markers)
     if store:
-        record_store.finish(store, directory)
+        object_store.finish(store, directory)
     return bool(todo), failures
 
 
@@ -130,14 +131,14 @@ def _announce(jobs: Sequence[ShardJob], todo: Sequence[ShardJob], into: Location
 
 def _finish(directory: Path, markers: Sequence[Mapping[str, Any]]) -> None:
     """Write the index, the statistics and the TFDS metadata; remove shards of dropped rows."""
-    fingerprint = records.fingerprint(markers)
+    fingerprint = reader.fingerprint(markers)
     try:
-        if records.read_summary(directory)["fingerprint"] == fingerprint:
+        if reader.read_summary(directory)["fingerprint"] == fingerprint:
             return
     except UserError as error:
-        if (directory / records.INDEX).exists():
+        if (directory / reader.INDEX).exists():
             logging.warning("%s", error)
-    for stale in records.shard_files(directory, from_shard=len(markers)):
+    for stale in reader.shard_files(directory, from_shard=len(markers)):
         stale.unlink()
     filled = [marker for marker in markers if marker["ids"]]
     arrays = filled[0]["arrays"]
@@ -151,14 +152,14 @@ def _finish(directory: Path, markers: Sequence[Mapping[str, Any]]) -> None:
         if not total.count:
             logging.warning("features: no track has %s; all are described by the rest alone", name)
     lengths = [len(marker["ids"]) for marker in markers]
-    records.write_metadata(directory, records.arrays_from_dict(arrays), lengths)
+    reader.write_metadata(directory, reader.arrays_from_dict(arrays), lengths)
     files.write_npz(
-        directory / records.INDEX,
+        directory / reader.INDEX,
         ids=np.array([id_ for marker in markers for id_ in marker["ids"]]),
         shards=np.repeat(np.arange(len(markers), dtype=np.int32), lengths),
         num_frames=np.array([t for marker in markers for t in marker["num_frames"]], np.int32),
         offsets=np.array([o for marker in markers for o in marker["offsets"]], np.int64),
     )
-    records.write_summary(
+    reader.write_summary(
         directory, {"fingerprint": fingerprint, "arrays": arrays, "statistics": statistics}
     )

@@ -25,8 +25,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import randomized_svd
 
-from vae_jax import files
 from vae_jax.errors import UserError
+from vae_jax.storage import files
 
 MAX_CHARACTERS = 50_000  # of one song's lyrics; what follows is not read
 MAX_LINE = 1_000  # characters; longer lines are cut, since normalising takes quadratic time

@@ -1,0 +1,317 @@
+import contextlib
+import os
+import shutil
+import subprocess
+import threading
+import tracemalloc
+import warnings
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soxr
+
+from tests.audio_files import forge_flac_length, forged_wav, music, write, write_music
+from vae_jax.features import audio
+from vae_jax.features.audio import AudioError
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+
+
+def load(path, *, sample_rate=22050, duration=30.0, excerpt="start", min_duration=0.5):
+    return audio.load(
+        path,
+        sample_rate=sample_rate,
+        duration=duration,
+        excerpt=excerpt,
+        min_duration=min_duration,
+    )
+
+
+def assert_same_samples_as_librosa(path, **settings):
+    ours = load(path, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # librosa deprecates its own fallback
+        theirs, _ = librosa.load(
+            path, sr=ours.sample_rate, offset=ours.offset, duration=settings.get("duration", 30.0)
+        )
+    assert ours.waveform.dtype == np.float32
+    np.testing.assert_array_equal(ours.waveform, theirs)
+    return ours
+
+
+@pytest.mark.parametrize("excerpt", ["start", "center"])
+@pytest.mark.parametrize(
+    ("suffix", "rate", "channels"),
+    [
+        ("wav", 44100, 2),
+        ("wav", 22050, 1),
+        ("wav", 8000, 8),
+        ("flac", 44100, 2),
+        ("flac", 48000, 1),
+        ("ogg", 44100, 2),
+        ("mp3", 44100, 2),
+        ("mp3", 32000, 1),
+        ("opus", 48000, 2),
+    ],
+)
+def test_samples_are_identical_to_librosas(tmp_path, suffix, rate, channels, excerpt):
+    path = write_music(tmp_path / f"song.{suffix}", 3.0, rate, channels)
+    result = assert_same_samples_as_librosa(path, duration=1.7, excerpt=excerpt)
+    assert len(result.waveform) == pytest.approx(1.7 * 22050, abs=1)
+
+
+@pytest.mark.parametrize("sample_rate", [16000, 44100, 11025])
+def test_any_rate_can_be_asked_for(tmp_path, sample_rate):
+    path = write_music(tmp_path / "song.flac", 1.0, 44100)
+    result = assert_same_samples_as_librosa(path, sample_rate=sample_rate)
+    assert len(result.waveform) == result.sample_rate == sample_rate
+
+
+def test_a_short_file_is_read_whole_wherever_the_window_is_asked_for(tmp_path):
+    path = write_music(tmp_path / "song.wav", 1.0)
+    start, center = load(path, excerpt="start"), load(path, excerpt="center")
+    np.testing.assert_array_equal(start.waveform, center.waveform)
+    assert start.duration == center.duration == 1.0
+    assert start.offset == center.offset == 0
+
+
+def test_the_center_is_the_middle_of_the_file(tmp_path):
+    samples = np.linspace(0.1, 0.9, 4 * 22050, dtype=np.float32)
+    result = load(
+        write(tmp_path / "ramp.wav", samples, 22050, "FLOAT"), duration=1.0, excerpt="center"
+    )
+    assert result.offset == 1.5
+    assert result.duration == 4.0
+    np.testing.assert_array_equal(result.waveform, samples[33075:55125])
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "opus"])
+def test_reading_in_blocks_changes_no_sample(tmp_path, monkeypatch, suffix):
+    path = write_music(tmp_path / f"song.{suffix}", 2.0, 48000, 2)
+    whole = load(path, excerpt="center", duration=1.5).waveform
+    monkeypatch.setattr(audio, "BLOCK_VALUES", 7001)
+    np.testing.assert_array_equal(load(path, excerpt="center", duration=1.5).waveform, whole)
+
+
+def test_files_load_from_many_threads_at_once(tmp_path):
+    path = write_music(tmp_path / "song.mp3", 2.0, 44100, 2)
+    results = [None] * 8
+
+    def work(index):
+        results[index] = load(path).waveform
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        np.testing.assert_array_equal(result, results[0])
+
+
+def test_a_short_file_costs_no_memory_for_a_long_window(tmp_path):
+    sound = (music(1.0)[:, 0] * 2**15).astype("<i2").tobytes()
+    (tmp_path / "short.wav").write_bytes(forged_wav(sound))
+    tracemalloc.start()
+    result = load(tmp_path / "short.wav", duration=36000.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.duration == 1
+    assert peak < 2**20
+
+
+def test_a_window_that_no_memory_holds_fails_that_track_alone(tmp_path, monkeypatch):
+    def exhausted(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr(soxr, "resample", exhausted)
+    with pytest.raises(AudioError, match="a window of 30 s of it does not fit in memory"):
+        load(write_music(tmp_path / "a.wav"), sample_rate=8000)
+
+
+@pytest.mark.parametrize("excerpt", ["start", "center"])
+def test_a_file_of_twelve_hours_costs_no_more_memory_than_the_window(tmp_path, excerpt):
+    path = tmp_path / "long.wav"
+    num_bytes = 12 * 3600 * 22050 * 2
+    window = (music(1.0)[:, 0] * 2**15).astype("<i2").tobytes()
+    with open(path, "wb") as file:  # the rest is a hole that takes no space on the disk
+        file.write(forged_wav(window, data_bytes=num_bytes))
+        file.seek(44 + num_bytes // 2)
+        file.write(window)
+        file.truncate(44 + num_bytes)
+    tracemalloc.start()
+    result = load(path, duration=1.0, excerpt=excerpt)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert result.duration == 12 * 3600
+    assert peak < 2**20
+
+
+def test_a_thousand_channels_are_mixed_in_bounded_memory(tmp_path):
+    frames = np.zeros((22050, 1024), np.int16)
+    frames[:, 0] = 2**14
+    path = write(tmp_path / "wide.wav", frames, 22050)
+    tracemalloc.start()
+    result = load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(result.waveform, 0.5 / 1024)
+    assert peak < 3 * 4 * audio.BLOCK_VALUES  # bytes; the whole takes 90 MB
+
+
+def test_a_flac_of_unknown_length_is_read_from_the_start(tmp_path):
+    path = write_music(tmp_path / "song.flac", 2.0)
+    known = load(path, duration=1.0).waveform
+    forge_flac_length(path, 0)
+    result = load(path, duration=1.0)
+    np.testing.assert_array_equal(result.waveform, known)
+    with pytest.raises(AudioError, match="does not tell its length"):
+        load(path, excerpt="center")
+
+
+@pytest.mark.parametrize("excerpt", ["start", "center"])
+def test_a_flac_that_promises_days_fails_at_once(tmp_path, excerpt):
+    path = forge_flac_length(write_music(tmp_path / "song.flac", 2.0), 2**36 - 1)
+    with pytest.raises(AudioError, match="truncated"):
+        load(path, excerpt=excerpt)
+
+
+@pytest.mark.parametrize("suffix", ["mp3", "flac"])
+def test_a_truncated_file_fails_unless_the_window_is_whole(tmp_path, suffix):
+    path = write_music(tmp_path / f"song.{suffix}", 8.0)
+    intact = load(path, duration=1.0).waveform
+    os.truncate(path, path.stat().st_size // 2)
+    np.testing.assert_array_equal(load(path, duration=1.0).waveform, intact)
+    with pytest.raises(AudioError, match="truncated"):
+        load(path)
+
+
+def test_too_short_audio_names_the_setting(tmp_path):
+    path = write_music(tmp_path / "song.wav", 0.05)
+    with pytest.raises(AudioError) as error:
+        load(path)
+    assert str(error.value) == "0.05 s is shorter than config.feature.min_duration (0.5 s)"
+
+
+@pytest.mark.parametrize("peak", [0, 2**-15])
+def test_silence_and_dithered_silence_fail(tmp_path, peak):
+    samples = np.random.default_rng(0).choice([-peak, 0, peak], size=22050).astype(np.float32)
+    with pytest.raises(AudioError, match="silent"):
+        load(write(tmp_path / "silence.wav", samples, 22050))
+
+
+def test_quiet_music_is_not_silence(tmp_path):
+    path = write(tmp_path / "quiet.wav", 1e-3 * music(1.0), 22050, "PCM_24")
+    assert load(path).waveform.max() < 1e-3
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_samples_that_are_no_numbers_fail(tmp_path, value, channels):
+    samples = music(1.0, channels=channels)
+    samples[1000] = value
+    with pytest.raises(AudioError, match="not finite"):
+        load(write(tmp_path / "broken.wav", samples, 22050, "FLOAT"))
+
+
+@pytest.mark.parametrize("rate", [1, 500, 2_000_000])
+def test_absurd_sample_rates_fail(tmp_path, rate):
+    path = tmp_path / "odd.wav"
+    path.write_bytes(forged_wav(b"\1\2" * 50000, sample_rate=rate))
+    with pytest.raises(AudioError, match=f"sample rate of {rate} Hz is outside"):
+        load(path)
+
+
+def test_a_rate_of_768_khz_is_resampled(tmp_path):
+    path = write_music(tmp_path / "fast.wav", 1.0, 768000)
+    assert len(assert_same_samples_as_librosa(path).waveform) == 22050
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:audioread")
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("empty.wav", b"", "the file is empty"),
+        ("text.wav", b"this is a text file " * 100, "not audio"),
+        ("text.mp3", b"this is a text file " * 100, "not audio"),
+        ("text.gsm", b"this is a text file " * 100, "headerless"),
+        ("text.raw", b"this is a text file " * 100, "headerless"),
+        ("playlist.m4a", b"#EXTM3U\nhttp://127.0.0.1/x.ts\n" * 9, "not audio"),
+        ("header.wav", forged_wav(b""), "no samples"),
+        ("nochannels.wav", forged_wav(b"\1\2" * 9999, channels=0), "not audio.*Channel count"),
+        ("channels.wav", forged_wav(b"\1\2" * 9999, channels=2000), "not audio"),
+        ("norate.wav", forged_wav(b"\1\2" * 9999, sample_rate=0), "not audio"),
+        ("broken.m4a", b"\0\0\0\x20ftypM4A " + bytes(999), "decode"),
+    ],
+)
+def test_what_is_not_audio_fails_with_a_reason(tmp_path, name, content, reason):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=reason):
+        load(path)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "opus"])
+def test_damaged_files_load_finite_samples_or_raise_an_audio_error(tmp_path, suffix):
+    random = np.random.default_rng(0)
+    path = write_music(tmp_path / f"song.{suffix}", 1.0, 48000, 2)
+    intact = np.frombuffer(path.read_bytes(), np.uint8)
+    for case in range(30):
+        content = intact.copy()
+        reach = 200 if case % 2 else len(content)  # the header, or anywhere
+        places = random.integers(reach, size=random.integers(1, 20))
+        content[places] = random.integers(256, size=len(places))
+        path.write_bytes(content[: random.integers(1, len(content)) if case % 3 == 0 else None])
+        with contextlib.suppress(AudioError):
+            assert np.isfinite(load(path, excerpt="center").waveform).all()
+
+
+@pytest.mark.parametrize("extension", ["mp3", "flac", "m4a", "gsm", "txt"])
+def test_the_content_and_not_the_extension_tells_the_format(tmp_path, extension):
+    path = write_music(tmp_path / "song.wav")
+    expected = load(path).waveform
+    np.testing.assert_array_equal(load(path.rename(f"{path}.{extension}")).waveform, expected)
+
+
+def test_what_is_not_a_file_fails_with_a_reason_and_never_hangs(tmp_path):
+    os.mkfifo(tmp_path / "fifo.wav")
+    (tmp_path / "folder.wav").mkdir()
+    (tmp_path / "loop.wav").symlink_to(tmp_path / "loop.wav")
+    for name, reason in {
+        "missing.wav": "No such file",
+        "fifo.wav": "not a regular file",
+        "folder.wav": "is a folder",
+        "loop.wav": "symbolic links",
+        "n" * 300: "name too long",
+    }.items():
+        with pytest.raises(AudioError, match=reason):
+            load(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_permission_fails_with_a_reason(tmp_path):
+    path = write_music(tmp_path / "secret.wav")
+    path.chmod(0)
+    with pytest.raises(AudioError, match="Permission denied"):
+        load(path)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+@pytest.mark.parametrize("suffix", ["m4a", "aac", "webm"])
+@pytest.mark.parametrize("excerpt", ["start", "center"])
+def test_containers_beyond_libsndfile_equal_librosas(tmp_path, suffix, excerpt):
+    wav, path = write_music(tmp_path / "song.wav", 3.0, 44100, 2), tmp_path / f"song.{suffix}"
+    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", wav, path], check=True)
+    assert_same_samples_as_librosa(path, duration=1.7, excerpt=excerpt)
+
+
+@pytest.mark.parametrize("folder", ["jamendolyrics", "gtzan_mini"])
+@pytest.mark.parametrize("excerpt", ["start", "center"])
+def test_samples_of_real_music_are_identical_to_librosas(folder, excerpt):
+    paths = sorted((SHARED / folder / "audio").glob("*"))[:2]
+    if not paths:
+        pytest.skip(f"{SHARED / folder} is not there")
+    for path in paths:
+        assert_same_samples_as_librosa(path, excerpt=excerpt)

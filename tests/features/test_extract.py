@@ -1,0 +1,215 @@
+import os
+import platform
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.conftest import as_tfds_reads, write_collection
+from vae_jax import manifest
+from vae_jax.config import get_config
+from vae_jax.errors import UserError
+from vae_jax.features import extract, pool
+from vae_jax.records import reader
+from vae_jax.storage import files
+
+
+def feature(**changes):
+    config = get_config().feature
+    config.update(sample_rate=8000, duration=1.0, n_mels=32, n_fft=512, hop_length=256)
+    config.update(shard_size=4, num_workers=1, n_mfcc=8)
+    config.update(changes)
+    return config.to_dict()
+
+
+def run(metadata: Path, directory: Path, **changes):
+    return extract.extract(manifest.read(metadata), feature(**changes), directory)
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {
+        path.name: path.read_bytes()
+        for path in directory.iterdir()
+        if path.name.startswith("tracks-")
+    }
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory):
+    """A collection and its records, made once."""
+    folder = tmp_path_factory.mktemp("extracted")
+    metadata = write_collection(folder / "music", 14)
+    run(metadata, folder / "records")
+    return folder
+
+
+@pytest.fixture
+def collection(extracted, tmp_path):
+    """Return the manifest of a private copy of the collection."""
+    shutil.copytree(extracted / "music", tmp_path / "music")
+    return tmp_path / "music" / "metadata.csv"
+
+
+@pytest.fixture
+def directory(extracted, tmp_path):
+    """Return a private copy of the collection's records, as up to date as the original."""
+    shutil.copytree(extracted / "records", tmp_path / "records")
+    return tmp_path / "records"
+
+
+def test_records_hold_every_track_in_manifest_order(collection, directory):
+    stored = reader.Records(directory)
+    assert stored.ids.tolist() == [f"track-{i}" for i in range(14)]
+    example = as_tfds_reads(directory)[5]
+    assert (example["id"], example["label"], example["duration"]) == (b"track-5", b"chord", 1)
+    features = stored.load(range(14))["features"]
+    assert features.shape == (14, 16)
+    statistics = stored.statistics["features"]
+    np.testing.assert_allclose(statistics.mean, features.astype(float).mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(statistics.std, features.astype(float).std(axis=0), rtol=1e-6)
+
+
+def test_tfds_reads_the_metadata(collection, directory):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(directory)
+    assert builder.info.splits["train"].num_examples == 14
+    assert builder.info.splits["train"].shard_lengths == [4, 4, 4, 2]
+    names = [Path(path).name for path in builder.info.splits["train"].filepaths]
+    assert names == sorted(contents(directory))
+
+
+def test_a_second_extraction_redoes_nothing(collection, directory):
+    before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+    assert run(collection, directory) == (False, [])
+    assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
+
+
+def test_appended_rows_redo_only_the_last_shard(collection, directory):
+    before = {path.name: path.stat().st_mtime_ns for path in directory.glob("tracks-*")}
+    with open(collection, "a") as file:
+        file.writelines(f"new-{i},audio/{i}.wav,\n" for i in range(4))
+    run(collection, directory)
+    after = {path.name: path.stat().st_mtime_ns for path in directory.glob("tracks-*")}
+    assert sorted(name for name in before if after[name] == before[name]) == sorted(before)[:3]
+    assert len(after) == 5
+    assert len(reader.Records(directory)) == 18
+
+
+def test_removed_rows_leave_no_shards_behind(collection, directory):
+    lines = collection.read_text().splitlines(keepends=True)
+    collection.write_text("".join(lines[:4]))
+    run(collection, directory)
+    assert len(contents(directory)) == 1
+    assert len(reader.Records(directory)) == 3
+
+
+def test_a_changed_audio_file_redoes_its_shard(collection, directory):
+    before = reader.Records(directory).load(range(14))["features"]
+    sound, rate = soundfile.read(collection.parent / "audio" / "0.wav")
+    soundfile.write(collection.parent / "audio" / "5.wav", sound * 0.5, rate)
+    changed, _ = run(collection, directory)
+    after = reader.Records(directory).load(range(14))["features"]
+    assert changed
+    assert (before != after).any(axis=1).nonzero()[0].tolist() == [5]
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "marker", "delete marker"])
+def test_damaged_shards_are_redone_and_equal_the_undamaged_ones(collection, directory, damage):
+    before = contents(directory)
+    shard, marker = reader.shard_path(directory, 1), reader.marker_path(directory, 1)
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 1
+    {
+        "flip": lambda: shard.write_bytes(data),
+        "truncate": lambda: shard.write_bytes(data[:-7]),
+        "delete": shard.unlink,
+        "marker": lambda: marker.write_text("{"),
+        "delete marker": marker.unlink,
+    }[damage]()
+    changed, _ = run(collection, directory)
+    assert changed
+    assert contents(directory) == before
+
+
+def test_a_flipped_bit_that_leaves_the_time_unchanged_is_found_on_reading(collection, directory):
+    shard = reader.shard_path(directory, 1)
+    state, data = shard.stat(), bytearray(shard.read_bytes())
+    data[100] ^= 1
+    shard.write_bytes(data)
+    os.utime(shard, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert run(collection, directory) == (False, [])
+    with pytest.raises(reader.DamagedRecord, match="00001") as error:
+        reader.Records(directory).load(range(14))["features"]
+    reader.invalidate(error.value)
+    run(collection, directory)
+    assert len(reader.Records(directory).load(range(14))["features"]) == 14
+
+
+def test_a_copy_with_new_times_is_trusted_for_its_hash(collection, directory, tmp_path):
+    shutil.copytree(directory, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert run(collection, tmp_path / "copy") == (False, [])
+
+
+def test_the_numbers_of_workers_and_shards_change_no_feature(collection, directory, tmp_path):
+    run(collection, tmp_path / "three", num_workers=3)
+    assert contents(tmp_path / "three") == contents(directory)
+    run(collection, tmp_path / "one", shard_size=100)
+    one, many = reader.Records(tmp_path / "one"), reader.Records(directory)
+    assert (one.load(range(14))["features"] == many.load(range(14))["features"]).all()
+
+
+def test_bad_tracks_are_listed_with_their_reasons_and_the_rest_is_kept(collection, directory):
+    audio = collection.parent / "audio"
+    (audio / "0.wav").write_text("this is no audio")
+    (audio / "1.wav").write_bytes(b"")
+    soundfile.write(audio / "2.wav", np.ones(400), 8000)
+    soundfile.write(audio / "3.wav", np.zeros(8000), 8000)
+    (audio / "4.wav").unlink()
+    _, failures = run(collection, directory)
+    reasons = {failure.id: failure.reason for failure in failures}
+    for id_, part in {
+        "track-0": "not audio",
+        "track-1": "empty",
+        "track-2": "0.05 s is shorter",
+        "track-3": "silent",
+        "track-4": "No such file",
+    }.items():
+        assert part in reasons[id_]
+    assert reader.Records(directory).ids.tolist() == [f"track-{i}" for i in range(5, 14)]
+    extract.write_failures(directory / "failed.csv", failures)
+    assert len(files.read_csv(directory / "failed.csv")) == 5
+
+
+def test_a_run_whose_tracks_all_fail_says_why(collection, directory):
+    shutil.rmtree(collection.parent / "audio")
+    with pytest.raises(UserError, match="none of the 14 tracks"):
+        run(collection, directory)
+
+
+def test_the_environment_of_the_workers_is_not_left_behind():
+    before = dict(os.environ)
+    with pool.worker_environment():
+        assert {**os.environ} == before | pool.WORKER_ENVIRONMENT
+    assert dict(os.environ) == before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc's malloc")
+def test_workers_do_not_ask_the_kernel_for_the_memory_of_every_track_anew():
+    with pool.worker_environment(), ProcessPoolExecutor(1, get_context("spawn")) as workers:
+        assert workers.submit(_page_faults, 16).result() < 100  # 450 otherwise
+
+
+def _page_faults(mebibytes):
+    """Return the new pages of ten arrays, one after another, but for the first."""
+    import resource
+
+    for i in range(11):
+        if i == 1:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.ones(mebibytes * 2**20, np.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before

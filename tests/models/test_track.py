@@ -1,0 +1,276 @@
+"""The track VAE and its view, against float64 references and on tracks that differ by design."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vae_jax.config import get_config, to_dict
+from vae_jax.models import track
+from vae_jax.models.posterior import Posterior
+from vae_jax.models.vae import Inputs
+from vae_jax.parallel import devices
+from vae_jax.records.reader import ArraySpec, Records, Statistics
+from vae_jax.training import train, views
+from vae_jax.training.input_pipeline import Source
+from vae_jax.training.model_spec import Description
+
+BANDS, SEGMENT, NUM_TRACKS = 3, 16, 24
+NUM_GROUPS = 3
+make_mesh = devices.make_mesh
+
+
+class StubRecords(Records):
+    """Tracks in memory: noise whose level, by band, depends on the group; lengths differ."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        level = rng.uniform(0.2, 3.0, (NUM_GROUPS, BANDS))
+        self.groups = np.arange(NUM_TRACKS) % NUM_GROUPS
+        lengths = rng.integers(5 * SEGMENT, 9 * SEGMENT, NUM_TRACKS)
+        self._frames = [
+            (rng.normal(0, level[group], (length, BANDS)) + rng.normal()).astype(np.float16)
+            for group, length in zip(self.groups, lengths, strict=True)
+        ]
+        self.ids = np.array([f"track-{i}" for i in range(NUM_TRACKS)])
+        self.arrays = {"features": ArraySpec((None, BANDS), "float16")}
+        self.statistics = {"features": Statistics.of(np.concatenate(self._frames))}
+        self.num_frames = lengths.astype(np.int32)
+
+    @property
+    def lyrics(self):
+        return None
+
+    def load(self, positions):
+        return {"features": [self._frames[position] for position in positions]}
+
+
+def settings(**model):
+    config = get_config()
+    config.model.update(name="track", latent_dim=4, segment_dim=2, hidden_dims=(16,))
+    config.model.update(segment_frames=SEGMENT, num_segments=4, beta_warmup_steps=20)
+    config.model.update(channels=(4, 8), **model)
+    config.train.update(num_steps=200, batch_size=16, log_every=50, learning_rate=1e-2)
+    return to_dict(config)
+
+
+@functools.cache
+def described(**model):
+    return Description.of(settings(**model), StubRecords(), [])
+
+
+def initialised(**model):
+    model, view = described(**model).build()
+    inputs = jax.jit(view.sample)(some_tracks(), jax.random.key(0))
+    variables = jax.jit(model.init)(jax.random.key(1), inputs, jax.random.key(2))
+    return model, variables, view, inputs
+
+
+def some_tracks(positions=(0, 1, 2, 3)):
+    positions = np.array(positions)
+    loaded = Source(StubRecords()).load(positions)
+    return {name: jnp.array(values) for name, values in (loaded | {"position": positions}).items()}
+
+
+def encode(model, variables, inputs):
+    return jax.jit(functools.partial(model.apply, method="encode"))(variables, inputs)
+
+
+def test_a_posterior_is_the_product_of_the_prior_and_all_evidence():
+    rng = np.random.default_rng(0)
+    mean, log_variance = rng.normal(size=(2, 3, 5, 4))
+    mask = (rng.uniform(size=(3, 5)) < 0.6).astype(float)
+    found = track.multiply(Posterior(jnp.array(mean), jnp.array(log_variance)), jnp.array(mask))
+    for i in range(3):
+        precision, weighted = np.ones(4), np.zeros(4)
+        for s in range(5):
+            precision += mask[i, s] / np.exp(log_variance[i, s])
+            weighted += mask[i, s] * mean[i, s] / np.exp(log_variance[i, s])
+        np.testing.assert_allclose(found.mean[i], weighted / precision, rtol=1e-4)
+        np.testing.assert_allclose(found.log_variance[i], -np.log(precision), atol=1e-5)
+
+
+def test_fewer_segments_leave_a_larger_variance():
+    model, variables, view, _ = initialised()
+    inputs = view.whole(some_tracks())
+    some = encode(model, variables, inputs.replace(mask=inputs.mask.at[:, 2:].set(0)))
+    everything = encode(model, variables, inputs)
+    assert (some.log_variance > everything.log_variance).all()
+    assert (some.log_variance < 0).all()
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "conv2d"])
+def test_segments_that_are_masked_change_nothing(encoder):
+    model, variables, _, inputs = initialised(encoder=encoder)
+    mask = inputs.mask.at[0, 2:].set(0)
+    other = jax.tree.map(lambda x: x.at[0, 2:].set(7.0), inputs.x)
+    apply = jax.jit(model.apply)
+    outcomes = [
+        apply(variables, Inputs(x, mask, position=inputs.position), jax.random.key(0))
+        for x in (inputs.x, other)
+    ]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *outcomes)
+
+
+def test_the_loss_is_that_of_a_float64_reference():
+    contrast = 2.0
+    model, variables, _, inputs = initialised(contrast=contrast)
+    key = jax.random.key(3)
+    found = jax.jit(model.apply)(variables, inputs, key)
+    evidence, segment = model.apply(variables, inputs, method="_encode_segments")
+    posterior = encode(model, variables, inputs)
+    track_key, segment_key = jax.random.split(key)
+    z = np.repeat(np.asarray(posterior.sample(track_key))[:, None], 4, axis=1)
+    likelihood = model.apply(
+        variables, jnp.array(z), segment.sample(segment_key), method=model.decode
+    )
+    x = np.asarray(inputs.x["description"], np.float64)
+    log_scale = np.asarray(likelihood.log_scale, np.float64)
+    error = (x - np.asarray(likelihood.mean, np.float64)) / np.exp(log_scale)
+    nats = (error**2 / 2 + log_scale).sum(axis=(1, 2))
+    np.testing.assert_allclose(found.reconstruction, nats, rtol=1e-4)
+
+    variance = np.exp(np.asarray(segment.log_variance, np.float64))
+    kl = 0.5 * (np.asarray(segment.mean) ** 2 + variance - 1 - np.log(variance))
+    halves = []
+    for side in (0, 1):
+        precision = np.exp(-np.asarray(evidence.log_variance, np.float64))[:, side::2]
+        total = 1 + precision.sum(axis=1)
+        half = (precision * np.asarray(evidence.mean)[:, side::2]).sum(axis=1) / total
+        halves.append(half / np.linalg.norm(half, axis=1, keepdims=True))
+    odds = np.exp(halves[0] @ halves[1].T / track.TEMPERATURE)
+    chosen = np.diag(odds)
+    info = -(np.log(chosen / odds.sum(axis=0)) + np.log(chosen / odds.sum(axis=1))) / 2
+    np.testing.assert_allclose(found.other, kl.sum(axis=(1, 2)) + contrast * info, rtol=1e-4)
+
+
+def test_a_track_that_a_batch_holds_twice_is_not_its_own_negative():
+    model, variables, _, inputs = initialised(contrast=1.0)
+    twice = jax.tree.map(lambda leaf: leaf[jnp.array([0, 1, 0])], inputs)
+    apart = twice.replace(position=jnp.arange(3))
+    alone = jax.tree.map(lambda leaf: leaf[jnp.array([0, 1])], inputs)
+
+    @jax.jit
+    def contrast(batch):
+        evidence, _ = model.apply(variables, batch, method="_encode_segments")
+        return model.apply(variables, evidence, batch, method="_contrast")
+
+    np.testing.assert_allclose(contrast(twice)[0], contrast(alone)[0], rtol=1e-5)
+    assert contrast(apart)[0] > contrast(alone)[0] + 0.1
+
+
+def test_a_description_is_the_mean_and_the_log_energy_of_every_octave():
+    rng = np.random.default_rng(0)
+    segments = rng.normal(size=(2, 45, BANDS))
+    found = np.asarray(views.describe(jnp.array(segments)))
+    smooth, expected = segments, [segments.mean(axis=1)]
+    for _ in range(5):
+        pairs = smooth[:, : smooth.shape[1] // 2 * 2].reshape(2, -1, 2, BANDS)
+        energy = pairs.var(axis=2, ddof=1).mean(axis=1)
+        expected.append(np.log(energy + views.SILENCE) / 2)
+        smooth = pairs.mean(axis=2)
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("octave", range(4))
+def test_a_square_wave_is_found_in_its_own_octave(octave):
+    wave = np.repeat([1.0, -1.0], 2**octave)
+    described = np.asarray(views.describe(jnp.array(np.tile(wave, 64 // len(wave))[:, None])))
+    assert described[1:].argmax() == octave
+    np.testing.assert_allclose(np.delete(described[1:], octave), np.log(views.SILENCE) / 2)
+
+
+def test_silence_and_segments_of_one_frame_have_finite_descriptions():
+    assert np.isfinite(views.describe(jnp.zeros((2, 64, BANDS)))).all()
+    assert views.describe(jnp.ones((2, 1, BANDS))).shape == (2, BANDS)
+
+
+def test_all_segments_of_a_track_are_described_and_padding_is_masked():
+    records, view = StubRecords(), described().build()[1]
+    inputs = view.whole(some_tracks(range(NUM_TRACKS)))
+    assert inputs.mask.sum(axis=1).tolist() == (records.num_frames // SEGMENT).tolist()
+    seen = np.asarray(inputs.x["description"])[np.asarray(inputs.mask) == 1]
+    np.testing.assert_allclose(seen.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(seen.std(axis=0), 1, rtol=1e-3)
+
+
+def test_training_sees_segments_that_do_not_overlap_and_all_lie_within_the_track():
+    view = described(input_noise=0.0).build()[1]
+    frames = jnp.arange(3 * 100 * BANDS, dtype=jnp.float32).reshape(3, 100, BANDS)
+    tracks = {"features": frames, "num_frames": jnp.array([100, 40, 10])}
+    sample = jax.jit(view.sample)
+    for seed in range(20):
+        inputs = sample(tracks, jax.random.key(seed))
+        x = np.asarray(inputs.x["segments"])[..., 0] / view.frames.scale[0] + view.frames.mean[0]
+        frame = np.rint(x / BANDS - 100 * np.arange(3)[:, None, None]).astype(int)
+        assert inputs.mask.sum(axis=1).tolist()[0] == 4
+        assert inputs.mask.sum(axis=1).tolist()[1] in (1, 2)
+        assert inputs.mask.sum(axis=1).tolist()[2] == 1
+        for i, length in enumerate((100, 40)):
+            there = frame[i][np.asarray(inputs.mask)[i] == 1].ravel()
+            assert len(set(there.tolist())) == len(there)
+            assert there.min() >= 0
+            assert there.max() < length
+        assert frame[2, 0].tolist() == [t % 10 for t in range(frame[2, 0, 0], frame[2, 0, 0] + 16)]
+
+
+def use_devices(monkeypatch, number):
+    some = jax.devices()[:number]
+    monkeypatch.setattr(devices, "make_mesh", lambda num_seeds=1: make_mesh(some, num_seeds))
+
+
+def test_training_separates_tracks_that_differ(monkeypatch):
+    use_devices(monkeypatch, 1)
+    records, description = StubRecords(), described()
+    program = train.prepare(Source(records), description)
+    state, _ = program.train_steps(program.state, 0, 200)
+    model, view = description.build()
+    tracks = some_tracks(range(NUM_TRACKS))
+    params = jax.tree.map(lambda leaf: leaf[0], state.params)
+    z = np.asarray(encode(model, {"params": params}, view.whole(tracks)).mean)
+    distances = np.linalg.norm(z[:, None] - z, axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    assert (records.groups[distances.argmin(axis=1)] == records.groups).mean() > 0.9
+
+
+def test_augmentation_changes_level_and_tilt_by_half_and_hides_a_block():
+    shape = (2, 6, 32, 16)
+    changed = np.asarray(views.augment(jnp.zeros(shape), 1.0, jax.random.key(0)))
+    hidden = changed == 0
+    assert hidden.any()
+    assert hidden.mean() < 0.25
+    for one, side in np.ndindex(2, 2):
+        segments, mask = changed[one, side::2], hidden[one, side::2]
+        level = segments.sum(axis=(0, 1)) / (~mask).sum(axis=(0, 1))
+        np.testing.assert_allclose(segments, np.where(mask, 0, level), atol=1e-5)
+        np.testing.assert_allclose(np.diff(level), np.diff(level)[0], atol=1e-5)  # a tilt
+    assert np.ptp(changed[:, :2].max(axis=(2, 3))) > 0.1  # tracks and halves differ
+    still = views.augment(jnp.ones(shape), 0.0, jax.random.key(0))
+    assert set(np.unique(still)) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("see", [lambda view: view.whole, lambda view: view.sample])
+def test_precomputed_descriptions_are_those_of_the_segments(see):
+    _, view = described().build()
+    tracks = some_tracks(range(NUM_TRACKS))
+    ready = jax.tree.map(jnp.asarray, dict(view.precompute(tracks)))
+    assert "features" not in ready
+    key = () if see(view) == view.whole else (jax.random.key(0),)
+    plain, precomputed = (see(view)(one, *key) for one in (tracks, ready))
+    mask = np.asarray(plain.mask)[..., None]
+    np.testing.assert_array_equal(plain.mask, precomputed.mask)
+    np.testing.assert_allclose(
+        mask * plain.x["description"], mask * precomputed.x["description"], atol=1e-5
+    )
+
+
+def test_many_devices_train_as_one_does(monkeypatch):
+    losses = []
+    for number in (1, 2):
+        use_devices(monkeypatch, number)
+        program = train.prepare(Source(StubRecords()), described())
+        _, metrics = program.train_steps(program.state, 0, 5)
+        losses.append(metrics["loss"].item())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -1,0 +1,1 @@
+"""Latents and baselines in, clusters and their scores out."""

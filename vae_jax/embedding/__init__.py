@@ -1,0 +1,1 @@
+"""Checkpoints and records in, latents, baselines and reconstructions out."""

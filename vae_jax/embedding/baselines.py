@@ -1,0 +1,116 @@
+"""Representations without a VAE, clustered the same way: standardised raw features, and PCA.
+
+Each becomes an embedding file like `latents.npz`. `raw` is also the common space in which all
+methods' clusters are compared. (The third baseline, the plain autoencoder, is a model like any
+other, with `config.model.deterministic`.)
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from vae_jax.records.reader import Records, Statistics
+from vae_jax.training.views import fuse
+
+Arrays = Mapping[str, np.ndarray]
+
+
+def summaries(records: Records, positions: np.ndarray) -> dict[str, np.ndarray]:
+    """Read the stored arrays of n tracks by name, [n, ...], each track's frames as one vector.
+
+    Frames become their mean, standard deviation and mean absolute change per band.
+    """
+    parts = [
+        {
+            name: np.stack([_summary(frames) for frames in values])
+            if isinstance(values, list)
+            else values
+            for name, values in records.load(part).items()
+        }
+        for part in records.parts(positions)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in records.arrays}
+
+
+def statistics(records: Records, parts: Iterable[Arrays]) -> dict[str, Statistics]:
+    """Return what to standardise by: the stored statistics, or of summarised frames their own.
+
+    `parts` are the summaries of all tracks.
+    """
+    known = dict(records.statistics)
+    summarised = [name for name in known if len(records.arrays[name].shape) == 2]
+    if summarised:
+        for number, part in enumerate(parts):
+            for name in summarised:
+                measured = Statistics.of(part[name])
+                known[name] = known[name].merge(measured) if number else measured
+    return known
+
+
+def raw(
+    records: Records, part: Arrays, known: Mapping[str, Statistics], lyrics_weight: float
+) -> np.ndarray:
+    """Return each track's standardised features as one vector, [n, D] float32.
+
+    Modalities are weighted and concatenated as in early fusion, with zeros where a track has none.
+
+    Parameters
+    ----------
+    records
+        Name the arrays.
+    part
+        `summaries` of n tracks.
+    known
+        The `statistics` of all tracks.
+    lyrics_weight
+        Of lyrics beside audio.
+    """
+
+    def standardised(name: str) -> np.ndarray:
+        return ((part[name] - known[name].mean) / known[name].std).astype(np.float32)
+
+    if "features" in records.arrays:
+        return standardised("features")
+    names = [name for name in records.arrays if f"has_{name}" in records.arrays]
+    present = {name: part[f"has_{name}"].astype(np.float32) for name in names}
+    weights = dict.fromkeys(names, 1.0) | {"lyrics": lyrics_weight}
+    return np.asarray(fuse({name: standardised(name) for name in names}, present, weights))
+
+
+def pca(features: np.ndarray, num_components: int, seed: int) -> np.ndarray:
+    """Project standardised features, [N, D], onto their first principal components.
+
+    There are `num_components` of them, the VAE's latent size, or fewer where the tracks or the
+    features are fewer.
+    """
+    from sklearn.decomposition import PCA
+
+    size = min(num_components, *features.shape)
+    return PCA(size, random_state=seed).fit_transform(features).astype(np.float32)
+
+
+def principal_axes(
+    chunks: Iterable[np.ndarray], num_components: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean [D] and the first principal axes [C, D] of features read in chunks, [n, D].
+
+    They are those of `pca` but for their signs: nothing but the features' covariance is held.
+    """
+    count, total, products = 0, np.zeros(()), np.zeros(())
+    for chunk in chunks:
+        points = chunk.astype(np.float64)
+        count += len(points)
+        total, products = total + points.sum(axis=0), products + points.T @ points
+    mean = total / count
+    # The features are standardised: next to their variance, the mean is too small to cost digits.
+    axes = np.linalg.eigh(products / count - np.outer(mean, mean)).eigenvectors[:, ::-1].T
+    return mean, axes[: min(num_components, count)]
+
+
+def _summary(frames: np.ndarray) -> np.ndarray:
+    """Return mean, standard deviation and mean absolute change, [T, F] -> [3 F]; 0 if T is 0."""
+    if not len(frames):
+        return np.zeros(3 * frames.shape[1], np.float32)
+    frames = frames.astype(np.float32)
+    change = np.abs(np.diff(frames, axis=0)).sum(axis=0) / max(len(frames) - 1, 1)
+    return np.concatenate([frames.mean(axis=0), frames.std(axis=0), change])

@@ -1,0 +1,134 @@
+"""Streams tracks through a trained encoder, and yields their posteriors.
+
+All that is needed beside the records is a checkpoint directory: the config, the feature
+statistics and the lyrics' vocabulary travel inside it.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import numpy as np
+
+from vae_jax.console import Progress
+from vae_jax.errors import UserError
+from vae_jax.models.posterior import Posterior
+from vae_jax.parallel import devices
+from vae_jax.parallel.seeds import over_seeds
+from vae_jax.records.reader import Records
+from vae_jax.training import checkpoints, input_pipeline
+from vae_jax.training.input_pipeline import Source
+from vae_jax.training.model_spec import Description
+from vae_jax.training.views import Tracks
+
+BATCH_BYTES = 2**25  # of stored features in one batch, at most
+
+
+class Encoder:
+    """A trained model, ready to embed records of the features that it was trained on.
+
+    Parameters
+    ----------
+    directory, step
+        The checkpoint.
+
+    Attributes
+    ----------
+    params
+        Of all S models that were trained together, [S, ...].
+    num_models
+        S.
+    best
+        Which of them has the lowest validation loss.
+    """
+
+    def __init__(self, directory: Path, step: int) -> None:
+        metadata = checkpoints.read_metadata(directory, step)
+        self.description = Description.from_dict(metadata)
+        self.params = checkpoints.restore_params(directory, step)
+        self.num_models = len(jax.tree.leaves(self.params)[0])
+        self.best = checkpoints.best_model(directory, step, self.num_models)
+
+    @property
+    def best_params(self) -> Any:
+        """The parameters of the best model."""
+        return jax.tree.map(lambda leaf: leaf[self.best], self.params)
+
+    def assign(self, posterior: Posterior) -> np.ndarray | None:
+        """Return the best model's probabilities of its mixture's components, [n, K] float32.
+
+        `posterior` is that of the best model, [n, L]; without a mixture prior there are none.
+        """
+        if self.description.config["model"]["prior"] != "mixture":
+            return None
+        return np.asarray(self._assign({"params": self.best_params}, posterior))
+
+    @cached_property
+    def _assign(self) -> Any:
+        """The function behind `assign`, compiled once for all shards."""
+        model, _ = self.description.build()
+        return jax.jit(partial(model.apply, method="assign"))
+
+    @cached_property
+    def _encode(self) -> Any:
+        """The compiled function from parameters and tracks to the posteriors of all models."""
+        model, view = self.description.build()
+
+        def encode(params: Any, tracks: Tracks) -> Posterior:
+            inputs = view.whole(tracks)
+            one = partial(model.apply, method="encode")
+            over_models = over_seeds(one, (0, None), self.num_models, out_axis=1)
+            return cast(Posterior, over_models({"params": params}, inputs))
+
+        # Every row is a track's own: nothing is exchanged.
+        return jax.jit(encode, out_shardings=devices.rows(devices.make_mesh(jax.local_devices())))
+
+    def embed(
+        self,
+        records: Records,
+        conditions: Sequence[str],
+        parts: Sequence[np.ndarray],
+        batch_size: int,
+    ) -> Iterator[Posterior]:
+        """Yield the posteriors of each part, mean and log_variance [n, S, L] float32, on the host.
+
+        `parts` are positions of tracks, [n] each; `conditions` has each track's class, for a
+        model with a condition. The devices work on one batch while the host reads the next.
+        """
+        if records.arrays != self.description.arrays:
+            raise UserError(
+                f"{records.directory} holds {records.arrays}, but the checkpoint was trained on "
+                f"{self.description.arrays}: extract the features with the checkpoint's config."
+            )
+        source = Source(records, self.description.class_numbers(conditions))
+        mesh = devices.make_mesh(jax.local_devices())
+        params = devices.place_whole(mesh, self.params)
+        # The same for all processes of a job, whatever their parts: so are the last digits then.
+        size = min(batch_size, max(1, BATCH_BYTES // records.bytes_per_track), len(records))
+        batches = [
+            input_pipeline.pad(input_pipeline.in_batches(part, size), mesh.size) for part in parts
+        ]
+
+        def run() -> Iterator[Posterior]:
+            in_flight = None
+            for batch in itertools.chain.from_iterable(batches):
+                mine = devices.own_part(mesh, np.maximum(batch, 0))
+                tracks = devices.place_rows(mesh, source.load(mine))
+                following = self._encode(params, tracks)
+                if in_flight is not None:
+                    yield jax.device_get(in_flight)
+                in_flight = following
+            yield jax.device_get(in_flight)
+
+        posteriors = run()
+        with Progress("embed", sum(map(len, parts)), "tracks") as progress:
+            for part in batches:
+                done = []
+                for batch, posterior in zip(part, posteriors, strict=False):
+                    real = batch != input_pipeline.PADDING
+                    done.append(jax.tree.map(lambda leaf, real=real: leaf[real], posterior))
+                    progress.update(progress.done + int(real.sum()))
+                yield jax.tree.map(lambda *leaves: np.concatenate(leaves, dtype=np.float32), *done)

@@ -1,0 +1,1 @@
+"""Devices, processes, seeds and cores: who does which part of the work."""

@@ -1,0 +1,95 @@
+"""The one mesh, and where state and batches live on it."""
+
+import contextlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vae_jax.parallel.cores import num_cores
+
+SEED, DATA = "seed", "data"
+
+
+def use_cores(num_seeds: int) -> None:
+    """Make the CPU as many devices as share the seeds evenly, unless that is settled already.
+
+    XLA keeps small products on one core. Of JAX's own settings, JAX_NUM_CPU_DEVICES and XLA_FLAGS
+    have the last word, and so has whoever has used JAX before.
+    """
+    flags, count = os.environ.get("XLA_FLAGS", ""), math.gcd(num_seeds, num_cores())
+    is_set = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in flags
+    if count > 1 and not is_set:
+        with contextlib.suppress(RuntimeError):  # JAX is in use
+            jax.config.update("jax_num_cpu_devices", count)
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None, num_seeds: int = 1) -> Mesh:
+    """Return a mesh over all devices: along one axis seeds are split, along the other batches.
+
+    Seeds exchange nothing, so they go first: to as many devices as they fill evenly. The processes
+    of a job all hold all seeds, whose metrics they all report.
+    """
+    devices = jax.devices() if devices is None else devices
+    seeds = math.gcd(num_seeds, len(devices)) if jax.process_count() == 1 else 1
+    shape = seeds, len(devices) // seeds
+    # Explicit axes, the default, break jit(optimizer.init) and gathers.
+    return jax.make_mesh(shape, (SEED, DATA), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """Return the placement of what all devices need: a copy on every one."""
+    return NamedSharding(mesh, P())
+
+
+def seeds(mesh: Mesh) -> NamedSharding:
+    """Return the placement of all seeds' state, [S, ...]: each seed's on its own devices."""
+    return NamedSharding(mesh, P(SEED))
+
+
+def rows(mesh: Mesh) -> NamedSharding:
+    """Return the placement of one batch: split over the devices along its first axis."""
+    return NamedSharding(mesh, P(DATA))
+
+
+def place_whole(mesh: Mesh, tree: Any) -> Any:
+    """Place a tree of arrays, which all processes hold alike, on every device."""
+    return _place(whole(mesh), tree, np.shape)
+
+
+def place_seeds(mesh: Mesh, tree: Any) -> Any:
+    """Place all seeds' arrays, [S, ...], which all processes hold alike."""
+    return _place(seeds(mesh), tree, np.shape)
+
+
+def own_part(mesh: Mesh, positions: np.ndarray) -> np.ndarray:
+    """Return this process's part of global batches, [..., B] -> [..., B / processes]."""
+    processes = sorted({device.process_index for device in mesh.devices.flat})
+    return np.split(positions, len(processes), axis=-1)[processes.index(jax.process_index())]
+
+
+def place_batches(mesh: Mesh, batches: Any, *leading: str | None) -> Any:
+    """Place this process's part of batches along their axis B.
+
+    `leading` says along which axis of the mesh each axis before B is split, if along any.
+    """
+    return _place(NamedSharding(mesh, P(*leading, DATA)), batches)
+
+
+def place_rows(mesh: Mesh, tree: Any) -> Any:
+    """Place this process's part of one batch, [B / processes, ...], along B."""
+    return _place(rows(mesh), tree)
+
+
+def _place(
+    placement: NamedSharding, tree: Any, global_shape: Callable[[Any], Any] = lambda leaf: None
+) -> Any:
+    """Place what this process holds; without a global shape, it is a part among equal ones."""
+    place = jax.make_array_from_process_local_data
+    with jax.transfer_guard("allow"):  # what is placed here is placed on purpose
+        return jax.tree.map(lambda leaf: place(placement, leaf, global_shape(leaf)), tree)

@@ -1,0 +1,1 @@
+"""Figures of latents, clusters and reconstructions."""

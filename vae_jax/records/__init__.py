@@ -1,0 +1,1 @@
+"""Features as sharded TFRecords: written, verified and read."""

@@ -1,0 +1,343 @@
+"""The cluster stage: embeddings in, `clustering_metrics.csv` and `clusters.csv` out.
+
+The VAE and every baseline are clustered by the same clusterer, with the same number of clusters
+and the same seeds, and scored in their own space and in a common one. Where that number is not
+given, it is chosen once, on the first method's embedding, which is the VAE's.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from vae_jax.clustering import clusterers, metrics, metrics_file, num_clusters
+from vae_jax.clustering.clusterers import Clustering
+from vae_jax.config import AUTO
+from vae_jax.console import Progress
+from vae_jax.embedding.latents import Latents
+from vae_jax.errors import UserError
+from vae_jax.manifest import Manifest
+from vae_jax.run import Run
+from vae_jax.storage import files
+
+COMMON = "raw"  # the standardised input features are the space that all methods share
+MIXTURE = "mixture"  # the method of a row about the components of the VAE's own prior
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Space:
+    """An embedding of N tracks, and the M of them that are held in memory.
+
+    Attributes
+    ----------
+    positions
+        Among all tracks, [M].
+    points
+        [M, L].
+    """
+
+    latents: Latents
+    positions: np.ndarray
+    points: np.ndarray
+
+
+def run(
+    outdir: Path,
+    methods: Sequence[str],
+    manifest: Manifest,
+    config: ConfigDict,
+    run_id: str,
+    supervised: Collection[str] = (),
+) -> list[Row]:
+    """Cluster and score every method, and write both tables.
+
+    Parameters
+    ----------
+    outdir
+        Holds `latents.npz` (the VAE's) and `baselines/<name>.npz`, or folders of shards. What
+        is scored in a space of shards is `config.cluster.silhouette_sample` tracks at random.
+    methods
+        What to cluster: "vae" or names of baselines. `clusters.csv` has the first one's clusters
+        as `cluster`, those of any other as `<name>_cluster`, all of the first seed. Where
+        several models were trained together, each repeat takes the next one, and `clusters.csv`
+        is of the best. The components of a mixture prior are a method of their own.
+    manifest
+        Has the label and, perhaps, artist columns.
+    config
+        The whole config.
+    run_id
+        Of the rows; rows with the same run id are replaced.
+    supervised
+        The methods that have seen the labels.
+
+    Returns
+    -------
+    list of dict
+        The rows added to `clustering_metrics.csv`; scores that are undefined are None.
+
+    Raises
+    ------
+    UserError
+        If an embedding is missing, damaged or of other tracks, if the method cannot cluster so
+        many or so few tracks, or if `clustering_metrics.csv` is damaged.
+    """
+    this = Run(config, outdir)
+    spaces = _open_spaces(this, methods)
+    ids = spaces[methods[0]].latents.ids
+    classes = np.array(_labels(manifest, config.cluster.label, ids))
+    artists = np.array(manifest.column("artist", ids.tolist()))
+    options = _with_num_clusters(config.cluster, methods[0], spaces[methods[0]].points, config.seed)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    rows: list[Row] = []
+    shown: dict[str, Clustering] = {}
+    repeats = max(_repeats(options), *(spaces[name].latents.num_models for name in methods))
+    with Progress("clustering", len(methods) * repeats, "clusterings") as progress:
+        for method in methods:
+            about: Row = {
+                **{"run_id": run_id, "time": now},
+                **{"method": method, "supervised": method in supervised},
+                **{"feature": config.feature.name, "model": config.model.name},
+                "latent_dim": spaces[method].latents.dim,
+            }
+            scored, shown[method] = _cluster_method(
+                this, method, spaces, options, range(repeats), classes, artists, progress
+            )
+            rows += [about | row for row in scored]
+    if components := clusterers.components(spaces[methods[0]].latents):
+        scores = _scores(methods[0], components, spaces, classes, config, config.seed)
+        described = rows[0] | _description(components, config, config.seed)
+        own = {"method": MIXTURE, "clusterer": MIXTURE, "k_chosen_by": "config"}
+        rows.append(described | own | scores | {"stability": math.nan})
+        shown[MIXTURE], spaces[MIXTURE] = components, spaces[methods[0]]
+    rows = [{name: _rounded(value) for name, value in row.items()} for row in rows]
+    metrics_file.append(outdir / metrics_file.NAME, rows)
+    _write_clusters(outdir / "clusters.csv", ids, shown, spaces, config)
+    return rows
+
+
+def _cluster_method(
+    this: Run,
+    method: str,
+    spaces: Mapping[str, Space],
+    options: ConfigDict,
+    repeats: Sequence[int],
+    classes: np.ndarray,
+    artists: np.ndarray,
+    progress: Progress,
+) -> tuple[list[Row], Clustering]:
+    """Cluster a method's embedding with every seed; return the scores, and the clusters to show.
+
+    Shown is the first clustering of its best model.
+    """
+    config, best = this.config, spaces[method]
+    models = _models(this, best)
+    searched = [_artist_search(space, artists, config.seed) for space in models]
+    rows, labels, shown = [], [], None
+    for i in repeats:
+        space, seed = models[i % len(models)], config.seed + i
+        found = _cluster(space, options, seed)
+        if space is best and shown is None:
+            shown = found
+        scores = _scores(method, found, {**spaces, method: space}, classes, config, seed)
+        rows.append(_description(found, config, seed) | searched[i % len(models)] | scores)
+        labels.append(found.labels)
+        progress.update(progress.done + 1)
+    for row, value in zip(rows, metrics.stability(labels), strict=True):
+        row["stability"] = value
+    _log(method, rows)
+    return rows, shown or _cluster(best, options, config.seed)
+
+
+def _repeats(options: ConfigDict) -> int:
+    """Return how often to cluster: once is enough where seeds make no difference."""
+    clusterer = clusterers.CLUSTERERS[options.method]
+    is_one_cluster = clusterer.takes_k and options.num_clusters == 1
+    return options.num_seeds if clusterer.seeded and not is_one_cluster else 1
+
+
+def _with_num_clusters(
+    options: ConfigDict, method: str, points: np.ndarray, seed: int
+) -> ConfigDict:
+    """Return `config.cluster` with a number of clusters, chosen if it is to be."""
+    if _k_chosen_by(options) != AUTO:
+        return options
+    chosen = num_clusters.choose_num_clusters(points, seed)
+    if chosen.num_clusters == 1:
+        logging.warning("no cluster structure found: %s (%s).", chosen.reason, method)
+    else:
+        logging.info("%d clusters, chosen from %s: %s", chosen.num_clusters, method, chosen.reason)
+    return ConfigDict({**options, "num_clusters": chosen.num_clusters})
+
+
+def _k_chosen_by(options: ConfigDict) -> str:
+    """Say who chose the number of clusters: the config, "auto", or the clusterer itself."""
+    if not clusterers.CLUSTERERS[options.method].takes_k:
+        return "clusterer"
+    return AUTO if options.num_clusters == AUTO else "config"
+
+
+def _open_spaces(this: Run, methods: Sequence[str]) -> dict[str, Space]:
+    """Open each method's space, and the common one if it is there."""
+    names = dict.fromkeys(methods)
+    if this.embedding(COMMON).exists():
+        names[COMMON] = None
+    spaces: dict[str, Space] = {}
+    for name in names:
+        latents = Latents(this.embedding(name))
+        first = next(iter(spaces.values())).latents if spaces else latents
+        if not np.array_equal(latents.ids, first.ids):
+            raise UserError(
+                f"{latents.path} lists other tracks than {first.path}: run --stage=embed again."
+            )
+        latents.ids = first.ids  # one copy is enough
+        spaces[name] = _space(this, latents)
+    return spaces
+
+
+def _space(this: Run, latents: Latents) -> Space:
+    held = latents.held(this.config.cluster.silhouette_sample, this.config.seed)
+    return Space(latents, *held)
+
+
+def _models(this: Run, best: Space) -> list[Space]:
+    """Return the spaces of the models that were trained together; of one, its own."""
+    if best.latents.num_models == 1:
+        return [best]
+    path, num_models = best.latents.path, best.latents.num_models
+    return [_space(this, Latents(path, model)) for model in range(num_models)]
+
+
+def _cluster(space: Space, options: ConfigDict, seed: int) -> Clustering:
+    if space.latents.is_sharded:
+        return clusterers.cluster_shards(space.latents, options, seed)
+    return clusterers.cluster(space.points, options, seed)
+
+
+def _labels(manifest: Manifest, name: str, ids: np.ndarray) -> list[str]:
+    if name not in manifest.columns:
+        logging.info(
+            "%s has no column %r (config.cluster.label): no scores against labels.",
+            *(manifest.path, name),
+        )
+    return manifest.column(name, ids.tolist())
+
+
+def _description(found: Clustering, config: ConfigDict, seed: int) -> Row:
+    return {
+        "clusterer": config.cluster.method,
+        "k": found.num_clusters,
+        "k_chosen_by": _k_chosen_by(config.cluster),
+        "seed": seed,
+        "n": len(found.labels),
+        "coverage": found.coverage,
+        "eps": found.eps,
+    }
+
+
+def _scores(
+    method: str,
+    found: Clustering,
+    spaces: Mapping[str, Space],
+    classes: np.ndarray,
+    config: ConfigDict,
+    seed: int,
+) -> Row:
+    """Score one clustering; all is empty where there is nothing to tell apart."""
+    own, common = metrics.Internal(), metrics.Internal()
+    agreement = metrics.External(n_labelled=int(np.sum(classes != "")))
+    held = found.labels[spaces[method].positions]
+    if metrics.is_scorable(held):
+        # One sample for all methods and seeds, so that their differences are not the sample's.
+        sample = (config.cluster.silhouette_sample, config.seed)
+        own = metrics.internal(spaces[method].points, held, *sample)
+        if method == COMMON:
+            common = own
+        elif COMMON in spaces:
+            common = metrics.internal(spaces[COMMON].points, held, *sample)
+        agreement = metrics.external(found.labels, classes, config.seed)
+    else:
+        logging.warning(
+            "%s, seed %d: %d clusters of %d tracks cannot be scored; the metrics stay empty.",
+            *(method, seed, found.num_clusters, len(found.labels)),
+        )
+    in_common = {f"common_{name}": value for name, value in asdict(common).items()}
+    del in_common["common_silhouette_sample"]  # the same as in the method's own space
+    return asdict(own) | in_common | asdict(agreement)
+
+
+def _artist_search(space: Space, artists: np.ndarray, seed: int) -> Row:
+    found = metrics.retrieval(space.points, artists[space.positions], seed)
+    return {f"artist_{name}": value for name, value in asdict(found).items()}
+
+
+def _rounded(value: Any) -> Any:
+    """Keep six digits of a float; NaN becomes None, an empty cell."""
+    if not isinstance(value, float):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def _log(method: str, rows: Sequence[Row]) -> None:
+    means = {}
+    for name in ("silhouette", "ami"):
+        values = [row[name] for row in rows if row[name] is not None]
+        means[name] = f"{np.mean(values):.3f}" if values else "none"
+    logging.info(
+        "%s: %d clusters, silhouette %s, AMI %s (mean of %d seeds)",
+        *(method, rows[0]["k"], means["silhouette"], means["ami"], len(rows)),
+    )
+
+
+def _write_clusters(
+    path: Path,
+    ids: np.ndarray,
+    found: Mapping[str, Clustering],
+    spaces: Mapping[str, Space],
+    config: ConfigDict,
+) -> None:
+    """Write each track's cluster, distance to its centre and silhouette, for every method.
+
+    Of tracks in shards, only those that are held have a silhouette.
+    """
+    silhouettes = {name: _silhouettes(one, spaces[name], config) for name, one in found.items()}
+    prefixes = {method: f"{method}_" if i else "" for i, method in enumerate(found)}
+    columns = ["id"]
+    for method, one in found.items():
+        names = ["cluster", "distance", "silhouette"]
+        names += [] if one.confidence is None else ["confidence"]
+        columns += [f"{prefixes[method]}{name}" for name in names]
+
+    def rows() -> Iterator[Row]:
+        start = 0
+        for chunks in zip(*(spaces[name].latents.chunks() for name in found), strict=True):
+            here = slice(start, start + len(chunks[0]))
+            cells: list[Sequence[Any]] = [ids[here].tolist()]
+            for (name, one), points in zip(found.items(), chunks, strict=True):
+                part = one.part(here)
+                cells += [part.labels.tolist(), _cells(part.distances(points))]
+                cells += [_cells(silhouettes[name][here])]
+                cells += [] if part.confidence is None else [_cells(part.confidence)]
+            yield from (dict(zip(columns, row, strict=True)) for row in zip(*cells, strict=True))
+            start = here.stop
+
+    files.write_csv(path, columns, rows())
+
+
+def _silhouettes(found: Clustering, space: Space, config: ConfigDict) -> np.ndarray:
+    """Return each track's silhouette, [N]; NaN where it is unknown or undefined."""
+    values, held = np.full(len(found.labels), np.nan), found.labels[space.positions]
+    if metrics.is_scorable(held):
+        sample = (config.cluster.silhouette_sample, config.seed)
+        values[space.positions] = metrics.silhouettes(space.points, held, *sample)
+    return values
+
+
+def _cells(values: np.ndarray) -> list[str]:
+    return ["" if math.isnan(value) else f"{value:.6g}" for value in values.tolist()]

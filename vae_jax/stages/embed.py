@@ -1,0 +1,115 @@
+"""The embed stage: checkpoints and records in, the embeddings of all methods out.
+
+All processes of a job write shards, each its share: of every trained model's latents, and of what
+the raw features are made from. The first process then makes the results of them.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from vae_jax.embedding import baselines, decode, reconstructions
+from vae_jax.embedding.encoder import Encoder
+from vae_jax.embedding.latents import Latents, Shards
+from vae_jax.models.posterior import Posterior
+from vae_jax.parallel import processes
+from vae_jax.run import Run
+from vae_jax.storage import files
+from vae_jax.training import checkpoints
+
+
+def write_shards(this: Run) -> None:
+    """Write those of this process's shards that are not finished."""
+    for model in this.trained:
+        shards = _model_shards(this, model)
+        if missing := _own_missing(shards):
+            encoder = Encoder(this.checkpoint_dir(model), this.steps[model])
+            parts = [shards.positions(shard) for shard in missing]
+            batch_size = this.config.embed.batch_size
+            posteriors = encoder.embed(this.records, this.conditions, parts, batch_size)
+            for shard, posterior in zip(missing, posteriors, strict=True):
+                shards.write(shard, **_arrays(encoder, posterior))
+    summaries = _summary_shards(this)
+    for shard in _own_missing(summaries):
+        positions = summaries.positions(shard)
+        summaries.write(shard, **baselines.summaries(this.records, positions))
+
+
+def _arrays(encoder: Encoder, posterior: Posterior) -> dict[str, np.ndarray]:
+    """Return what is kept of the posteriors of all models, [n, S, L]."""
+    best = jax.tree.map(lambda leaf: leaf[:, encoder.best], posterior)
+    arrays = {"latents": best.mean, "log_variances": best.log_variance}
+    if posterior.mean.shape[1] > 1:
+        arrays["seed_latents"] = posterior.mean
+    assignments = encoder.assign(best)
+    return arrays if assignments is None else {**arrays, "assignments": assignments}
+
+
+def finish(this: Run) -> None:
+    """Make every embedding of the shards, and the reconstructions."""
+    written = {model: _model_shards(this, model) for model in this.trained}
+    written["raw"] = _write_raw(this)
+    if not this.is_sharded:
+        for method, shards in written.items():
+            shards.merge(this.embedding(method))
+    latents = Latents(this.embedding("vae"))
+    encoder = Encoder(this.checkpoint_dir(), this.steps["vae"])
+    decoded = decode.decode(encoder, this.records, this.conditions, latents.chunks())
+    reconstructions.write(this.outdir / reconstructions.FILE, decoded)
+    if "pca" in this.baselines:
+        written["pca"] = _write_pca(this, latents.dim)
+    for shards in written.values():
+        shards.remove(keep_these=this.is_sharded)
+        if this.is_sharded:
+            shards.folder.with_suffix(".npz").unlink(missing_ok=True)
+    _summary_shards(this).remove()
+
+
+def _write_raw(this: Run) -> Shards:
+    """Write shards of the raw features, standardised by all tracks."""
+    weight, summaries = this.config.feature.lyrics_weight, _summary_shards(this)
+    known = baselines.statistics(this.records, map(summaries.read, range(len(summaries))))
+    raw = _shards(this, "raw", weight)
+    for shard in range(len(raw)):
+        part = summaries.read(shard)
+        raw.write(shard, latents=baselines.raw(this.records, part, known, weight))
+    return raw
+
+
+def _write_pca(this: Run, size: int) -> Shards:
+    """Write the PCA of the raw features: a file, or shards, which are returned."""
+    features, seed = Latents(this.embedding("raw")), this.config.seed
+    pca = _shards(this, "pca", size)
+    if this.is_sharded:
+        mean, axes = baselines.principal_axes(features.chunks(), size)
+        for shard, chunk in enumerate(features.chunks()):
+            pca.write(shard, latents=((chunk - mean) @ axes.T).astype(np.float32))
+    else:
+        (chunk,) = features.chunks()
+        points = baselines.pca(chunk, size, seed)
+        files.write_npz(this.embedding("pca"), ids=this.records.ids, latents=points)
+    return pca
+
+
+def _model_shards(this: Run, model: str) -> Shards:
+    seal = checkpoints.seal(this.checkpoint_dir(model), this.steps[model])
+    return _shards(this, model, seal, this.conditions)
+
+
+def _summary_shards(this: Run) -> Shards:
+    return _shards(this, "summaries")
+
+
+def _shards(this: Run, name: str, *made_from: Any) -> Shards:
+    return Shards(
+        this.embedding(name).with_suffix(""),
+        this.records.ids,
+        this.config.embed.shard_size,
+        files.fingerprint(this.records.fingerprint, *made_from),
+    )
+
+
+def _own_missing(shards: Shards) -> list[int]:
+    """Return this process's share of the shards, but for those that are finished."""
+    return [k for k in processes.own_share(range(len(shards))) if not shards.is_finished(k)]

@@ -1,0 +1,261 @@
+"""Draws a run: latents and baselines on the plane, clusters against labels, and the training.
+
+Reads what the other stages left under the output folder, writes `latent_visualization/*.png` and
+the plotted coordinates as `latent_visualization/<method>_<projection>.csv`. `main` calls `run`.
+"""
+
+import functools
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from vae_jax.console import Progress
+from vae_jax.embedding import reconstructions
+from vae_jax.embedding.latents import Latents
+from vae_jax.errors import UserError
+from vae_jax.manifest import Manifest
+from vae_jax.plots import figures, palette, projections
+from vae_jax.plots.reconstructions import reconstruction_figure, traversal_figure
+from vae_jax.run import Run
+from vae_jax.storage import files
+from vae_jax.training import history
+
+FOLDER = "latent_visualization"
+
+Plots = dict[str, Callable[[], Figure]]  # by file name, drawn when it is their turn
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to embed tracks, as the plots show it.
+
+    Attributes
+    ----------
+    name
+        In file names, such as "vae".
+    title
+        In titles, such as "VAE latents".
+    prefix
+        Of its columns in `clusters.csv`: <prefix>cluster and <prefix>silhouette.
+    supervised
+        Whether it has seen labels, which every title then says.
+    """
+
+    name: str
+    title: str
+    prefix: str = ""
+    supervised: bool = False
+
+    @property
+    def mark(self) -> str:
+        """What follows titles to say that the method has seen labels."""
+        return " (supervised)" if self.supervised else ""
+
+    @classmethod
+    def baseline(cls, name: str, title: str, supervised: bool = False) -> "Method":
+        """Describe a baseline by where `baselines` and `clustering` keep its results."""
+        return cls(name, title, f"{name}_", supervised)
+
+
+def run(
+    outdir: str | os.PathLike, methods: Sequence[Method], manifest: Manifest, config: ConfigDict
+) -> list[Path]:
+    """Draw everything that there is data for.
+
+    Parameters
+    ----------
+    outdir
+        The output folder of a run whose embeddings are clustered.
+    methods
+        The model first, then the baselines.
+    manifest
+        Has the columns in `config.visualize.color_by`.
+    config
+        The whole config.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    UserError
+        If the results of an earlier stage are missing, damaged or of other tracks.
+    """
+    outdir = Path(outdir)
+    this = Run(config, outdir)
+    shown, _, _ = _held(this, methods[0])
+    clusters = _ClusterTable(outdir / "clusters.csv", shown)
+    written: list[Path] = []
+    todo: Plots = {}
+    with Progress("projections", len(methods), "methods") as progress:
+        for done, method in enumerate(methods, 1):
+            table, method_plots = _method_plots(this, method, clusters, manifest)
+            written.append(table)
+            todo |= method_plots
+            progress.update(done)
+    todo |= _model_plots(outdir, methods[0])
+    with Progress("plots", len(todo), "plots") as progress:
+        for done, (name, draw) in enumerate(todo.items(), 1):
+            path = outdir / FOLDER / f"{name}.png"
+            figures.save(draw(), path)
+            written.append(path)
+            progress.update(done)
+    return written
+
+
+def _method_plots(
+    this: Run, method: Method, clusters: "_ClusterTable", manifest: Manifest
+) -> tuple[Path, Plots]:
+    """Project a method's embedding; return the coordinates' file and the plots to draw."""
+    ids, latents, total = _held(this, method)
+    settings = this.config.visualize
+    projection = projections.project(
+        latents,
+        settings.method,
+        seed=this.config.seed,
+        n_neighbors=settings.n_neighbors,
+        min_dist=settings.min_dist,
+        perplexity=settings.perplexity,
+    )
+    view = f"{method.name}_{projection.method}"
+    table = this.outdir / FOLDER / f"{view}.csv"
+    _write_coordinates(table, ids, projection.coordinates)
+
+    space = f"{method.title} ({latents.shape[1]}-d){method.mark}"
+    n = f"n = {len(ids):,}" + (f" of {total:,}" if total > len(ids) else "")
+    todo: Plots = {}
+
+    def add_scatter(suffix: str, groups: list[palette.Group], what: str) -> None:
+        title = f"{space}, {projection.title}, coloured by {what}, {n}"
+        todo[f"{view}_{suffix}"] = functools.partial(
+            figures.scatter, projection, groups, what, title
+        )
+
+    by_value = {
+        column: palette.by_value(values)
+        for column, values in _color_columns(manifest, settings.color_by, ids).items()
+    }
+    labels = clusters.clusters(f"{method.prefix}cluster", ids)
+    if labels is not None:
+        by_cluster = palette.by_cluster(labels)
+        add_scatter("clusters", by_cluster, "cluster")
+        for column, groups in by_value.items():
+            title = f"{space}, {column} by cluster, {n}"
+            todo[f"{method.name}_clusters_by_{_file_name(column)}"] = functools.partial(
+                figures.heatmap, by_cluster, groups, column, title
+            )
+        silhouettes = clusters.numbers(f"{method.prefix}silhouette", ids)
+        if silhouettes is not None:
+            title = f"{space}, silhouettes, n = {np.isfinite(silhouettes).sum():,}"
+            todo[f"{method.name}_silhouette"] = functools.partial(
+                figures.silhouette, silhouettes, by_cluster, title
+            )
+    for column, groups in by_value.items():
+        add_scatter(f"by_{_file_name(column)}", groups, column)
+    return table, todo
+
+
+def _color_columns(
+    manifest: Manifest, columns: Sequence[str], ids: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return the columns that tell tracks apart; of equal ones, such as label and genre, one."""
+    chosen: dict[str, list[str]] = {}
+    for column in columns:
+        values = manifest.column(column, ids)
+        if len({*values} - {""}) >= 2 and values not in chosen.values():
+            chosen[column] = values
+    return chosen
+
+
+def _model_plots(outdir: Path, model: Method) -> Plots:
+    """Return the plots of the model's training and of what it reconstructs."""
+    todo: Plots = {}
+    curves = _curves(history.read(outdir / history.FILE))
+    if curves:
+        title = f"Training{model.mark}"
+        todo["training_curves"] = functools.partial(figures.training_curves, curves, title)
+    decoded = outdir / reconstructions.FILE
+    if decoded.exists():
+        data = reconstructions.read(decoded)
+        title = f"Inputs and reconstructions{model.mark}, n = {len(data.ids)}"
+        todo["reconstructions"] = functools.partial(reconstruction_figure, data, title)
+        if data.traversals is not None:
+            title = f"Latent traversals{model.mark}"
+            todo["traversals"] = functools.partial(traversal_figure, data, title)
+    return todo
+
+
+class _ClusterTable:
+    """The columns of `clusters.csv` for the tracks that are shown, in any order."""
+
+    def __init__(self, path: Path, shown: Sequence[str]) -> None:
+        self._path = path
+        if not path.exists():
+            raise UserError(f"{path} does not exist: run --stage=cluster first.")
+        wanted, rows = {*shown}, files.iterate_csv(path)
+        self._rows = {row["id"]: row for row in rows if row.get("id") in wanted}
+
+    def clusters(self, name: str, ids: Sequence[str]) -> np.ndarray | None:
+        """Return cluster ids [N], or None where the column is missing or empty."""
+        values = self.numbers(name, ids)
+        if values is None:
+            return None
+        if not np.isfinite(values).all():
+            where = ids[int(np.flatnonzero(~np.isfinite(values))[0])]
+            raise UserError(
+                f"{self._path} has no {name} for the track {where!r}: run --stage=cluster again."
+            )
+        return values.astype(int)
+
+    def numbers(self, name: str, ids: Sequence[str]) -> np.ndarray | None:
+        """Return numbers [N], NaN in empty cells, or None where there are none at all."""
+        try:
+            cells = [self._rows[id_].get(name) for id_ in ids]
+            values = np.array([float(cell) if cell else np.nan for cell in cells])
+        except KeyError as error:
+            raise UserError(
+                f"{self._path} lacks the track {error}: run --stage=cluster again."
+            ) from error
+        except ValueError as error:
+            raise UserError(
+                f"{self._path} is damaged (column {name}: {error}): run --stage=cluster again."
+            ) from error
+        return values if np.isfinite(values).any() else None
+
+
+def _held(this: Run, method: Method) -> tuple[list[str], np.ndarray, int]:
+    """Return the ids and the latents [n, L] that are shown, and of how many tracks they are."""
+    latents = Latents(this.embedding(method.name))
+    positions, points = latents.held(projections.FIT_SAMPLE, this.config.seed)
+    return latents.ids[positions].tolist(), points, len(latents)
+
+
+def _curves(lines: Sequence[Mapping[str, float]]) -> dict[str, figures.Curve]:
+    """Return the finite values of every metric by step, without metrics that are always 0."""
+    names = dict.fromkeys(name for line in lines for name in line if name != "step")
+    points = {name: [line for line in lines if line.get(name) is not None] for name in names}
+    return {
+        name: (np.array([x["step"] for x in chosen]), np.array([x[name] for x in chosen]))
+        for name, chosen in points.items()
+        if any(x[name] for x in chosen)
+    }
+
+
+def _write_coordinates(path: Path, ids: Sequence[str], coordinates: np.ndarray) -> None:
+    rows = (
+        {"id": id_, "x": f"{x:.6g}", "y": f"{y:.6g}"}
+        for id_, (x, y) in zip(ids, coordinates, strict=True)
+    )
+    files.write_csv(path, ("id", "x", "y"), rows)
+
+
+def _file_name(column: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", column)

@@ -1,0 +1,1 @@
+"""Records in, a trained model in checkpoints out."""

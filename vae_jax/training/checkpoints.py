@@ -1,0 +1,258 @@
+"""Checkpoints: Orbax for the arrays, JSON for what they mean, SHA-256 against silent damage.
+
+A checkpoint directory holds one folder per step (Orbax: `state` arrays, `metadata` JSON with the
+config and the feature statistics), `sha256-<step>.json` that seals it, and the training metrics.
+Orbax reads a flipped bit without complaint, so a step is verified against its seal before it is
+restored; a step that fails is passed over for the one before.
+"""
+
+import ast
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from vae_jax.errors import UserError
+from vae_jax.parallel import processes
+from vae_jax.storage import files
+
+COMPLETE = "complete.json"  # written when training has ended: its last step, the log's hash
+BEST_METRIC = "eval/loss"
+
+
+class Checkpoints:
+    """Saves training states asynchronously; keeps the latest two and the best.
+
+    Parameters
+    ----------
+    directory
+        Where the steps are kept. Those that fail their seal are removed, with a warning.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        import orbax.checkpoint as ocp
+        import tensorstore
+        from orbax.checkpoint import checkpoint_managers as policies
+
+        # TensorStore never frees the strings of JSON that it returns. With every checkpoint Orbax
+        # logs such metrics, 50 KB, and asks where each array goes, 10 KB for a small model.
+        tensorstore.experimental_collect_matching_metrics = _no_metrics
+        spec: Any = tensorstore.KvStore.Spec
+        spec.to_json = _to_json
+        self.directory = directory.absolute()
+        self._ocp = ocp
+        if processes.is_first():
+            remove_damaged(directory)  # now, since Orbax reads the metrics of every step
+        processes.wait_for_all("checkpoints")
+        best = policies.BestN(get_metric_fn=_best_metric, reverse=True, n=1)
+        self._manager = ocp.CheckpointManager(
+            self.directory,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
+                best_fn=_best_metric,  # without it, the metrics are not written
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
+            ),
+            item_names=("state", "metadata"),
+        )
+
+    def save(
+        self, step: int, state: Any, metadata: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> None:
+        """Start saving a state; returns before it is written."""
+        args = self._ocp.args.Composite(
+            state=self._ocp.args.StandardSave(state),
+            metadata=self._ocp.args.JsonSave(dict(metadata)),
+        )
+        with _storage_errors(self.directory):
+            self._manager.save(step, args=args, metrics=dict(metrics), force=True)
+
+    def restore_latest(self, abstract_state: Any) -> tuple[int, Any] | None:
+        """Return the latest step and its state, placed as `abstract_state` says."""
+        step = self._manager.latest_step()
+        if step is None:
+            return None
+        args = self._ocp.args.Composite(state=self._ocp.args.StandardRestore(abstract_state))
+        return step, self._manager.restore(step, args=args)["state"]
+
+    def close(self) -> None:
+        """Wait until everything is written and sealed."""
+        with _storage_errors(self.directory):
+            self._manager.wait_until_finished()
+            self._seal()
+            self._manager.close()
+
+    def _seal(self) -> None:
+        """Hash every finished step that has no seal; drop the seals of deleted steps."""
+        if not processes.is_first():
+            return
+        for step in steps_in(self.directory):
+            if not _seal_path(self.directory, step).exists():
+                hashes = _hashes(self.directory, step)
+                files.write_sealed_json(_seal_path(self.directory, step), hashes)
+        _remove_stale_seals(self.directory)
+
+
+def steps_in(directory: Path) -> list[int]:
+    """Return the finished steps in a checkpoint directory, ascending."""
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+
+
+def damage(directory: Path, step: int) -> str | None:
+    """Say what is wrong with a step, or None if all its files match their seal."""
+    seal = _seal_path(directory, step)
+    if not seal.exists():
+        return "it was never sealed (the run was killed while writing it)"
+    try:
+        expected, found = files.read_sealed_json(seal), _hashes(directory, step)
+    except (UserError, OSError) as error:
+        return str(error)
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            return f"its file {name} is damaged, missing or unexpected"
+    return None
+
+
+def remove_damaged(directory: Path) -> None:
+    """Remove the steps that fail their seal; training continues from those that are left."""
+    for step in steps_in(directory):
+        if problem := damage(directory, step):
+            logging.warning("checkpoint %s/%d is removed: %s", directory, step, problem)
+            shutil.rmtree(directory / str(step))
+    _remove_stale_seals(directory)
+
+
+def is_complete(directory: Path) -> bool:
+    """Say whether training has ended here, and all that it left is still sound."""
+    steps = steps_in(directory)
+    try:
+        ended = steps and files.read_sealed_json(directory / COMPLETE)["step"] == steps[-1]
+    except (OSError, UserError):
+        return False
+    return bool(ended) and all(damage(directory, step) is None for step in steps)
+
+
+def seal(directory: Path, step: int) -> str:
+    """Return a step's fingerprint."""
+    return files.fingerprint(files.read_sealed_json(_seal_path(directory, step)))
+
+
+def best_step(directory: Path) -> int:
+    """Return the sound step with the lowest validation loss, or the latest if none has one.
+
+    Raises
+    ------
+    UserError
+        If the directory has no sound checkpoint.
+    """
+    candidates = []
+    for step in steps_in(directory):
+        problem = damage(directory, step)
+        if problem:
+            logging.warning("checkpoint %s/%d is passed over: %s", directory, step, problem)
+            continue
+        candidates.append((_metrics(directory, step).get(BEST_METRIC, float("inf")), -step))
+    if not candidates:
+        raise UserError(
+            f"{directory} holds no sound checkpoint: name a folder that training wrote with "
+            "--checkpoint, or run --stage=train first."
+        )
+    return -min(candidates)[1]
+
+
+def best_model(directory: Path, step: int, num_models: int) -> int:
+    """Return which of the models of a step, trained together, has the lowest validation loss."""
+    metrics = _metrics(directory, step)
+    losses = [metrics.get(f"{BEST_METRIC}_{i}", float("inf")) for i in range(num_models)]
+    return losses.index(min(losses))
+
+
+def read_metadata(directory: Path, step: int) -> dict[str, Any]:
+    """Return what was saved beside the arrays, without importing Orbax."""
+    return json.loads((directory / str(step) / "metadata" / "metadata").read_bytes())
+
+
+def restore_params(directory: Path, step: int) -> Any:
+    """Restore the parameters alone, as numpy arrays; nothing else is read."""
+    import jax
+    import numpy as np
+    import orbax.checkpoint as ocp
+
+    path = (directory / str(step) / "state").absolute()
+    handler = ocp.PyTreeCheckpointHandler()
+    params = handler.metadata(path).tree["params"]
+    arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), params)
+    args = ocp.args.PyTreeRestore(
+        item={"params": params}, restore_args={"params": arrays}, partial_restore=True
+    )
+    return handler.restore(path, args=args)["params"]
+
+
+@contextlib.contextmanager
+def _storage_errors(directory: Path) -> Iterator[None]:
+    """Say in a sentence that writing failed: Orbax raises errors of many kinds, pages long.
+
+    What it was writing is removed, which on a full disk makes room for other runs.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        for unfinished in directory.glob("*.orbax-checkpoint-tmp"):
+            shutil.rmtree(unfinished, ignore_errors=True)
+        system = re.search(r"os_error_code='(\d+)'", str(error))
+        said = os.strerror(int(system[1])) if system else str(error)
+        reason = said.partition("\n")[0][:300]
+        raise UserError(
+            f"cannot write a checkpoint into {directory} ({reason}): run again when that is "
+            "mended; training continues from the checkpoint before."
+        ) from error
+
+
+def _metrics(directory: Path, step: int) -> dict[str, float]:
+    """Return what a step was evaluated to; nothing for one that was saved in a hurry."""
+    path = directory / str(step) / "metrics" / "metrics"
+    return files.read_json(path) if path.exists() else {}
+
+
+def _no_metrics(*args: Any, **kwargs: Any) -> list[Any]:
+    return []
+
+
+def _to_json(spec: Any) -> Any:
+    """Return the JSON of a key-value store's spec, which `repr` shows as `KvStore.Spec({...})`."""
+    shown = ast.literal_eval(repr(spec).removeprefix("KvStore.Spec"))  # a character for each byte
+    return json.loads(json.dumps(shown, ensure_ascii=False).encode("latin-1"))
+
+
+def _best_metric(metrics: Mapping[str, float]) -> float:
+    return metrics[BEST_METRIC]
+
+
+def _remove_stale_seals(directory: Path) -> None:
+    """Remove the seals of deleted steps, which a new step of that number would not match."""
+    stale = set(directory.glob("sha256-*.json"))
+    for seal in stale - {_seal_path(directory, step) for step in steps_in(directory)}:
+        seal.unlink(missing_ok=True)
+
+
+def _seal_path(directory: Path, step: int) -> Path:
+    return directory / f"sha256-{step}.json"
+
+
+def _hashes(directory: Path, step: int) -> dict[str, str]:
+    folder = directory / str(step)
+    return {
+        str(path.relative_to(folder)): files.sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -1,0 +1,112 @@
+"""A model with everything it needs to see tracks: what travels inside a checkpoint.
+
+`train` makes it from the records, `embed` restores it from a checkpoint alone.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+
+from vae_jax import models
+from vae_jax.records.reader import ArraySpec, Records, Statistics, arrays_from_dict
+from vae_jax.training import views
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a model was built for.
+
+    Attributes
+    ----------
+    config
+        The resolved config, as a plain dict; the number of steps and the weight of lyrics are those
+        for these records.
+    arrays, statistics
+        The stored arrays' specs and statistics, by name.
+    classes
+        The values of the condition's column; empty without a condition.
+    lyrics
+        The fitted lyrics embedding, or None.
+    """
+
+    config: Mapping[str, Any]
+    arrays: Mapping[str, ArraySpec]
+    statistics: Mapping[str, Statistics]
+    classes: tuple[str, ...]
+    lyrics: Mapping[str, Any] | None
+
+    @classmethod
+    def of(
+        cls, config: Mapping[str, Any], records: Records, conditions: Sequence[str]
+    ) -> "Description":
+        """Describe a model for records; `conditions` has each track's class, "" if unknown."""
+        classes = tuple(sorted(set(conditions) - {""}))
+        statistics = dict(records.statistics)
+        if config["model"]["name"] == "track":
+            statistics["description"] = views.measure_descriptions(config, records)
+        steps = {"num_steps": _num_steps(config["train"], len(records))}
+        config = {**config, "train": {**config["train"], **steps}}
+        if config["model"]["name"] == "multimodal":
+            weight = config["feature"]["lyrics_weight"] * rarity(records)
+            config["feature"] = {**config["feature"], "lyrics_weight": weight}
+        return cls(config, records.arrays, statistics, classes, records.lyrics)
+
+    def build(self) -> tuple[nn.Module, views.View | views.TrackView]:
+        """Return the model, and the view through which it sees stored arrays."""
+        view = views.build(self.config, self.arrays, self.statistics, len(self.classes))
+        return models.build(self.config, view.input_shape), view
+
+    def class_numbers(self, conditions: Sequence[str]) -> np.ndarray | None:
+        """Return each track's class as a number, [N] int32, -1 where unknown, or None."""
+        if not self.classes:
+            return None
+        numbers = {name: i for i, name in enumerate(self.classes)}
+        return np.array([numbers.get(value, -1) for value in conditions], np.int32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-like values."""
+        return {
+            "config": self.config,
+            "arrays": {name: spec.__dict__ for name, spec in self.arrays.items()},
+            "statistics": {name: part.to_dict() for name, part in self.statistics.items()},
+            "classes": list(self.classes),
+            "lyrics": self.lyrics,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Description":
+        """Rebuild from `to_dict`."""
+        statistics = values["statistics"].items()
+        return cls(
+            values["config"],
+            arrays_from_dict(values["arrays"]),
+            {name: Statistics.from_dict(part) for name, part in statistics},
+            tuple(values["classes"]),
+            values["lyrics"],
+        )
+
+
+def _num_steps(settings: Mapping[str, Any], num_tracks: int) -> int:
+    """Return how many steps to train for: as many epochs, unless that is very few steps."""
+    if settings["num_steps"] is not None:
+        return settings["num_steps"]
+    training = num_tracks * (1 - settings["validation_fraction"])
+    epochs = math.ceil(settings["num_epochs"] * training / settings["batch_size"])
+    return max(settings["min_steps"], epochs)
+
+
+def rarity(records: Records) -> float:
+    """Return what lyrics count for, beside audio, because fewer or more tracks have them.
+
+    What is filled in for a track echoes its other modality, and so speaks for that one. Latents are
+    multiplied by the root, to make up for it in the sum of squares that distances come from.
+    """
+    with_audio = records.statistics["audio"].count  # of frames, where these are stored
+    if records.num_frames.any():
+        with_audio = int(np.count_nonzero(records.num_frames))
+    with_lyrics = records.statistics["lyrics"].count
+    return math.sqrt(max(with_audio, 1) / max(with_lyrics, 1))

@@ -1,0 +1,421 @@
+"""Trains a VAE on feature records: many steps per dispatch, data-parallel, exact resume.
+
+`train` reads records, writes checkpoints and metrics into one directory, and continues from the
+latest sound checkpoint when it is called again. Everything random is a pure function of the seed
+and the step number. `config.num_seeds` models, S, train side by side in one program, each as it
+would alone: a small model does not fill a machine.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from flax import linen as nn
+from flax import struct
+
+from vae_jax.console import Progress
+from vae_jax.errors import Preempted, UserError
+from vae_jax.models.posterior import Posterior
+from vae_jax.models.vae import Elbo, loss, weighted_mean
+from vae_jax.parallel import devices, processes
+from vae_jax.parallel.seeds import over_seeds
+from vae_jax.storage import files
+from vae_jax.training import input_pipeline, mixture
+from vae_jax.training.checkpoints import BEST_METRIC, COMPLETE, Checkpoints, steps_in
+from vae_jax.training.history import FILE, History
+from vae_jax.training.input_pipeline import Source
+from vae_jax.training.model_spec import Description
+from vae_jax.training.views import Tracks, TrackView, View
+
+OBJECTIVE_KEYS = ("beta", "beta_warmup_steps", "free_bits")
+METRICS = ("loss", "reconstruction", "kl", "squared_error", "other", "grad_norm")
+BATCHES = "batches"  # beside the metrics: how many they are the sums of
+ACTIVE_VARIANCE = 0.01  # of a latent's posterior mean over the data (Burda et al. 2016)
+
+Metrics = dict[str, jax.Array]
+
+
+class TrainState(struct.PyTreeNode):
+    """All that training changes: steps done, parameters and optimiser state.
+
+    Of several seeds, every leaf has their axis first, [S, ...].
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: optax.OptState
+
+
+@dataclass(frozen=True)
+class Program:
+    """A training run: its first state, and its compiled functions with their data bound.
+
+    `start_mixture` is called when `mixture_start` steps are done, if that is not 0.
+    """
+
+    state: TrainState
+    train_steps: Callable[[TrainState, int, int], tuple[TrainState, Mapping[str, Any]]]
+    evaluate: Callable[[Any], dict[str, jax.Array]]
+    start_mixture: Callable[[TrainState], TrainState]
+    mixture_start: int
+
+
+def train(source: Source, description: Description, directory: Path) -> None:
+    """Train to the end, from scratch or from the latest checkpoint in `directory`.
+
+    Parameters
+    ----------
+    source
+        The features of all tracks.
+    description
+        The model; it is saved inside every checkpoint.
+    directory
+        Receives the checkpoints, the metrics and, at the very end, `complete.json`.
+
+    Raises
+    ------
+    UserError
+        If the loss is not finite.
+    Preempted
+        After SIGTERM or SIGINT, once the state is saved.
+    """
+    with stop_signals() as stop_asked:  # also while a job's processes prepare: they end together
+        _train(source, description, directory, stop_asked)
+
+
+def _train(
+    source: Source, description: Description, directory: Path, stop_asked: "StopRequest"
+) -> None:
+    settings = description.config["train"]
+    program = prepare(source, description)
+    metadata = description.to_dict()
+    checkpoints = Checkpoints(directory)
+    step, state = checkpoints.restore_latest(program.state) or (0, program.state)
+    history = History(directory, step, program.mixture_start, processes.is_first())
+    if step:
+        logging.info("train: resuming at step %d in %s", step, directory)
+    patience = settings["patience"] or math.inf
+    finished = step >= settings["num_steps"] or history.stale >= patience
+    stopping = processes.any_says(bool(stop_asked))
+    with (
+        Progress("train", settings["num_steps"], "steps", step) as progress,
+        jax.transfer_guard("disallow"),
+    ):
+        while not (finished or stopping):
+            begin, started = step, time.monotonic()
+            step = next_stop(begin, settings, program.mixture_start)
+            if begin and begin == program.mixture_start:
+                state = program.start_mixture(state)
+            state, step_metrics = program.train_steps(state, begin, step)
+            metrics = to_host("train", step_metrics)  # waits for the steps
+            metrics["train/steps_per_second"] = (step - begin) / (time.monotonic() - started)
+            history.log(step, metrics)
+            progress.update(step, f"loss {metrics['train/loss']:.4g}")
+            check_finite((metrics["train/loss"], metrics["train/grad_norm"]), step, checkpoints)
+            finished = step == settings["num_steps"]
+            stopping = processes.any_says(bool(stop_asked))
+            metrics = {BEST_METRIC: math.inf}  # a stop is in a hurry: it does not evaluate
+            save = finished or step % settings["checkpoint_every"] == 0
+            if save or step % settings["eval_every"] == 0:
+                metrics = to_host("eval", program.evaluate(state.params))
+                history.log(step, metrics)
+                check_finite((metrics[BEST_METRIC],), step, checkpoints)
+                finished |= history.stale >= patience
+                if step <= program.mixture_start:  # another prior: it is never the best
+                    metrics[BEST_METRIC] = math.inf
+            if save or finished or stopping:
+                checkpoints.save(step, state, metadata, metrics)
+    checkpoints.close()
+    history.close()
+    if finished and processes.is_first():
+        ended = {"step": step, "metrics": files.sha256(directory / FILE)}
+        files.write_sealed_json(directory / COMPLETE, ended)
+    if processes.any_says(bool(stop_asked)):
+        raise Preempted(f"training stopped at step {step}; the same command continues from there.")
+
+
+def prepare(source: Source, description: Description) -> Program:
+    """Place the data on the devices, initialise the state there, and bind the jitted functions."""
+    config = description.config
+    settings, mesh = config["train"], devices.make_mesh(num_seeds=config["num_seeds"])
+    split = devices.seeds(mesh)
+    training, validation = input_pipeline.split(source.records.ids, settings["validation_fraction"])
+    if not len(validation):
+        logging.warning("train: no track is held out, so eval/* is of the training tracks")
+        validation = training
+    # The devices of a CPU share one memory.
+    copies = mesh.local_mesh.size if jax.default_backend() == "cpu" else 1
+    resident_bytes = int(settings["resident_gib"] * 2**30 / copies)
+    model, view = description.build()
+    feed = input_pipeline.Feed(
+        source, mesh, settings["batch_size"], resident_bytes, view.precompute
+    )
+    mixture_start = settings["num_steps"] // 2 if config["model"]["prior"] == "mixture" else 0
+    weights = {name: config["model"][name] for name in OBJECTIVE_KEYS}
+    objective = Objective(model, view, **weights, mixture_start=mixture_start)
+    optimizer = make_optimizer(settings)
+    seeds = [config["seed"] + i for i in range(config["num_seeds"])]
+    shuffles = [input_pipeline.Shuffle(training, settings["batch_size"], seed) for seed in seeds]
+    init_keys, train_keys = jax.jit(partial(make_keys, seeds), out_shardings=split)()
+    state = jax.jit(
+        over_seeds(partial(init_state, objective, optimizer), (0, None), len(seeds)),
+        out_shardings=split,
+    )(init_keys, source.load(training[:1]) | {"position": training[:1]})
+    run = partial(run_steps, objective, optimizer, skips=settings["skip_nonfinite"])
+    step_fn = jax.jit(
+        over_seeds(run, (0, 0, None, 1, None), len(seeds)),
+        donate_argnums=0,
+        out_shardings=split,
+    )
+    evaluate = jax.jit(
+        over_seeds(partial(run_evaluation, objective), (None, None, 0), len(seeds)),
+        out_shardings=split,
+    )
+    held_out = feed.validation(validation)
+
+    def train_steps(state: TrainState, begin: int, end: int) -> tuple[TrainState, Any]:
+        parts = []
+        for batches, count in feed.dispatches(shuffles, begin, end, settings["log_every"]):
+            on_device = devices.place_whole(mesh, np.int32(count))
+            state, metrics = step_fn(state, train_keys, feed.resident, batches, on_device)
+            parts.append(metrics)
+        return state, average(jax.device_get(parts), begin, end)
+
+    def start_mixture(state: TrainState) -> TrainState:
+        with jax.transfer_guard("allow"):
+            params = jax.device_get(state.params)
+            params = mixture.initialise(objective.encode, params, source, training, seeds)
+        return state.replace(params=devices.place_seeds(mesh, params))
+
+    return Program(
+        state,
+        train_steps,
+        partial(evaluate, feed.resident, held_out),
+        start_mixture,
+        mixture_start,
+    )
+
+
+def make_keys(seeds: Sequence[int]) -> tuple[jax.Array, jax.Array]:
+    """Return each seed's keys for initialisation and for training, [S] both."""
+    roots = jax.vmap(jax.random.key)(np.array(seeds, np.uint32))
+    keys = jax.vmap(jax.random.split)(roots)
+    return keys[:, 0], keys[:, 1]
+
+
+def init_state(
+    objective: "Objective", optimizer: optax.GradientTransformation, key: jax.Array, tracks: Tracks
+) -> TrainState:
+    """Initialise parameters and optimiser state; `tracks` show the shapes, [1, ...]."""
+    params = objective.model.init(key, objective.view.sample(tracks, key), key)["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What training minimises: the model's beta-weighted negative ELBO.
+
+    A mixture prior stays as it is until `mixture_start` steps are done.
+    """
+
+    model: nn.Module
+    view: View | TrackView
+    beta: float
+    beta_warmup_steps: int
+    free_bits: float
+    mixture_start: int = 0
+
+    def encode(self, params: Any, tracks: Tracks) -> Posterior:
+        """Return the posterior of whole tracks."""
+        inputs = self.view.whole(tracks)
+        return cast(Posterior, self.model.apply({"params": params}, inputs, method="encode"))
+
+    def terms(self, params: Any, key: jax.Array, resident: Tracks, batch: Tracks) -> Elbo:
+        """Return the ELBO's terms of a batch: positions [B] in the resident tracks, or tracks."""
+        positions = jnp.maximum(batch["position"], 0)
+        tracks = batch | {name: array[positions] for name, array in resident.items()}
+        view_key, model_key = jax.random.split(key)
+        inputs = self.view.sample(tracks, view_key)
+        return cast(Elbo, self.model.apply({"params": params}, inputs, model_key))
+
+    def metrics(self, terms: Elbo, weight: jax.Array, step: Any = math.inf) -> Metrics:
+        """Return the loss and its parts; without a step, beta has its final value."""
+        beta = self.beta * jnp.minimum((step + 1.0) / max(self.beta_warmup_steps, 1), 1.0)
+        return {
+            "loss": loss(terms, weight, beta, self.free_bits),
+            "reconstruction": weighted_mean(terms.reconstruction, weight),
+            "kl": weighted_mean(terms.kl.sum(axis=-1), weight),
+            "squared_error": weighted_mean(terms.squared_error, weight),
+            "other": weighted_mean(terms.other, weight),
+        }
+
+
+def run_steps(
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    key: jax.Array,
+    resident: Tracks,
+    batches: Tracks,
+    count: jax.Array,
+    skips: bool = False,
+) -> tuple[TrainState, Metrics]:
+    """Take the first `count` of the steps whose batches are given, [num_steps, B, ...].
+
+    Returns the new state, and the metrics' sums over the steps. If it `skips`, a batch whose loss
+    or gradient is not finite changes neither.
+    """
+
+    def compute_loss(params: Any, step: jax.Array, batch: Tracks) -> Any:
+        terms = objective.terms(params, jax.random.fold_in(key, step), resident, batch)
+        metrics = objective.metrics(terms, is_example(batch), step)
+        return metrics["loss"], metrics
+
+    def step_fn(i: jax.Array, carry: Any) -> Any:
+        state, totals = carry
+        batch = jax.tree.map(lambda leaf: leaf[i], batches)
+        grads, metrics = jax.grad(compute_loss, has_aux=True)(state.params, state.step, batch)
+        if objective.mixture_start:
+            is_on = (state.step >= objective.mixture_start).astype(jnp.float32)
+            grads["prior"] = jax.tree.map(lambda leaf: leaf * is_on, grads["prior"])
+        metrics["grad_norm"] = optax.tree.norm(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics[BATCHES] = jnp.ones(())
+        after = TrainState(state.step + 1, params, opt_state)
+        if skips:
+            is_sound = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+            before = state.replace(step=after.step)
+            after = jax.tree.map(partial(jnp.where, is_sound), after, before)
+            metrics = {name: jnp.where(is_sound, value, 0) for name, value in metrics.items()}
+        return after, {name: total + metrics[name] for name, total in totals.items()}
+
+    totals = dict.fromkeys((*METRICS, BATCHES), jnp.zeros(()))
+    return cast(Any, jax.lax.fori_loop(0, count, step_fn, (state, totals)))
+
+
+def average(
+    sums: Sequence[Mapping[str, np.ndarray]], begin: int, end: int
+) -> dict[str, np.ndarray]:
+    """Return the metrics of the dispatches from one step to another, averaged over their batches.
+
+    Of several seeds all are [S]. Where all batches were skipped, the averages are NaN.
+    """
+    totals = {name: np.sum([part[name] for part in sums], axis=0) for name in sums[0]}
+    batches = totals.pop(BATCHES)
+    if skipped := end - begin - int(batches.min()):
+        logging.warning("train: skipped %d batches before step %d as not finite", skipped, end)
+    with np.errstate(invalid="ignore"):
+        return {name: total / batches for name, total in totals.items()}
+
+
+def run_evaluation(objective: Objective, resident: Tracks, batches: Tracks, params: Any) -> Metrics:
+    """Return the metrics of padded batches, [M, B, ...], and the number of active units.
+
+    The noise is always the same, so that the losses of different steps and seeds can be compared.
+    """
+    key = jax.random.key(0)
+
+    def batch_terms(inputs: tuple[jax.Array, Tracks]) -> Elbo:
+        i, batch = inputs
+        return objective.terms(params, jax.random.fold_in(key, i), resident, batch)
+
+    weight = is_example(batches)
+    stacked = jax.lax.map(batch_terms, (jnp.arange(len(weight)), batches))
+    terms = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), stacked)
+    weight = weight.reshape(-1)
+    deviation = terms.latent - weighted_mean(terms.latent, weight)
+    variance = weighted_mean(jnp.square(deviation), weight)
+    active = (variance > ACTIVE_VARIANCE).sum().astype(jnp.float32)
+    return objective.metrics(terms, weight) | {"active_units": active}
+
+
+def is_example(batch: Tracks) -> jax.Array:
+    """Return 1 for an example, 0 for padding, float32."""
+    return (batch["position"] != input_pipeline.PADDING).astype(jnp.float32)
+
+
+def make_optimizer(settings: Mapping[str, Any]) -> optax.GradientTransformation:
+    """Return AdamW with gradient clipping, linear warm-up and cosine decay to zero."""
+    num_steps = settings["num_steps"]
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, settings["learning_rate"], min(settings["warmup_steps"], num_steps // 2), num_steps
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(settings["clip_norm"]),
+        optax.adamw(schedule, weight_decay=settings["weight_decay"]),
+    )
+
+
+def next_stop(step: int, settings: Mapping[str, Any], mixture_start: int = 0) -> int:
+    """Return the next step at which something is due: a log line, evaluation, checkpoint, end.
+
+    Stops lie at multiples, so a resumed run stops where an undisturbed one does.
+    """
+    every = (settings["log_every"], settings["eval_every"], settings["checkpoint_every"])
+    stops = (mixture_start, settings["num_steps"], *((step // n + 1) * n for n in every))
+    return min(stop for stop in stops if stop > step)
+
+
+def check_finite(values: Sequence[float], step: int, checkpoints: Checkpoints) -> None:
+    """Stop a run whose loss, or the norm of its gradient after it, is NaN or infinite."""
+    if all(map(math.isfinite, values)):
+        return
+    checkpoints.close()
+    saved = steps_in(checkpoints.directory)
+    last = f"the last good checkpoint is {checkpoints.directory / str(saved[-1])}" if saved else ""
+    said = ", the norm of its gradient ".join(map(str, values))
+    raise UserError(
+        f"the loss is {said} at step {step}: lower config.train.learning_rate, or skip such "
+        f"batches by config.train.skip_nonfinite ({last or 'there is no checkpoint yet'})."
+    )
+
+
+class StopRequest:
+    """Set by SIGTERM or SIGINT: finish the steps in flight, save and leave."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __bool__(self) -> bool:
+        return self.asked
+
+
+@contextmanager
+def stop_signals() -> Iterator[StopRequest]:
+    """Turn SIGTERM and SIGINT into a request to stop; a second SIGINT interrupts at once."""
+    request, previous = StopRequest(), {}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        request.asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    if threading.current_thread() is threading.main_thread():  # as Python demands
+        for number in (signal.SIGTERM, signal.SIGINT):
+            previous[number] = signal.signal(number, handle)
+    try:
+        yield request
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def to_host(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Fetch metrics [S] from the device: means over the seeds, and the loss of each of several."""
+    fetched = jax.device_get(metrics)
+    named = {f"{prefix}/{name}": float(np.mean(values)) for name, values in fetched.items()}
+    losses = fetched["loss"] if len(fetched["loss"]) > 1 else []
+    return named | {f"{prefix}/loss_{i}": float(value) for i, value in enumerate(losses)}
