@@ -28,6 +28,13 @@ from vae_jax.records import reader
 from vae_jax.training import train
 from vae_jax.training.input_pipeline import Source
 from vae_jax.training.model_spec import Description
+from vae_jax.training.objective import (
+    OBJECTIVE_KEYS,
+    Objective,
+    init_state,
+    make_optimizer,
+    run_steps,
+)
 
 
 @dataclass(frozen=True)
@@ -147,13 +154,11 @@ def training(
     """
     stored = reader.Records(directory)
     source, description = Source(stored), Description.of(config, stored, [])
-    objective = train.Objective(
-        *description.build(), *(config["model"][name] for name in train.OBJECTIVE_KEYS)
-    )
-    optimizer, mesh = train.make_optimizer(config["train"]), devices.make_mesh(chosen)
+    objective = Objective(*description.build(), *(config["model"][name] for name in OBJECTIVE_KEYS))
+    optimizer, mesh = make_optimizer(config["train"]), devices.make_mesh(chosen)
     whole, key, first = devices.whole(mesh), jax.random.key(0), np.zeros(1, np.int32)
     key, resident = jax.device_put((key, source.load(np.arange(len(source)))), whole)
-    init = jax.jit(partial(train.init_state, objective, optimizer), out_shardings=whole)
+    init = jax.jit(partial(init_state, objective, optimizer), out_shardings=whole)
     state = init(key, source.load(first) | {"position": first})
     size = config["train"]["batch_size"] // len(chosen) * len(chosen)
     rng = np.random.default_rng(0)
@@ -161,7 +166,7 @@ def training(
     batches = devices.place_batches(mesh, {"position": positions}, None)
     count = jax.device_put(np.int32(steps), whole)
     program = jax.jit(
-        partial(train.run_steps, objective, optimizer), donate_argnums=0, out_shardings=whole
+        partial(run_steps, objective, optimizer), donate_argnums=0, out_shardings=whole
     )
 
     def run() -> Any:

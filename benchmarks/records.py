@@ -13,8 +13,8 @@ import numpy as np
 from benchmarks import synthetic
 from benchmarks.measure import Line, Task, compared, has, race
 from vae_jax.config import get_config
-from vae_jax.records import reader
-from vae_jax.records.reader import ArraySpec
+from vae_jax.records import layout, reader, tfrecord
+from vae_jax.records.statistics import ArraySpec
 from vae_jax.storage import files
 
 MEGABYTE = 1e6
@@ -97,27 +97,27 @@ def _opening(directory: Path, sizes: Sizes) -> Line:
     """Open the index of many records, made from that of few."""
     count = sizes.opened
     synthetic.write_index(directory, np.arange(count) // 64, np.arange(count) % 64 * 500, 0)
-    reader.write_summary(directory, files.read_sealed_json(directory / reader.STATISTICS))
+    layout.write_summary(directory, files.read_sealed_json(directory / layout.STATISTICS))
     timing = race({"vae_jax": Task(opening, (directory,))}, sizes.repeats)["vae_jax"]
     what, goals = f"open {count:,} records", {"ours": 2.0}
     return Line(what, timing.median, "s", memory=timing.memory, goals=goals)
 
 
 def _examples(frames: int, count: int) -> list[dict[str, Any]]:
-    texts = dict.fromkeys(reader.TEXT_COLUMNS, "some text")
+    texts = dict.fromkeys(layout.TEXT_COLUMNS, "some text")
     values = np.random.default_rng(0).normal(0, 1, (frames, BANDS)).astype(np.float16)
     return [{"id": f"{i}", "duration": 30.0, **texts, "features": values} for i in range(count)]
 
 
 def writing(path: Path, count: int, frames: int) -> Callable[[], Any]:
     """Return our writing of records."""
-    serialize = reader.serializer({"features": ArraySpec((None, BANDS), "float16")})
+    serialize = layout.serializer({"features": ArraySpec((None, BANDS), "float16")})
     examples = _examples(frames, count)
 
     def run() -> None:
         with open(path, "wb") as file:
             for example in examples:
-                reader.write_record(file, serialize(example))
+                tfrecord.write_record(file, serialize(example))
 
     return run
 
@@ -221,7 +221,7 @@ def _tensorflow() -> Any:
 
 def _read(directory: Path) -> Any:
     tf = _tensorflow()
-    paths = sorted(str(path) for path in directory.glob(f"{reader.DATASET}-*.tfrecord-*"))
+    paths = sorted(str(path) for path in directory.glob(f"{layout.DATASET}-*.tfrecord-*"))
     return tf.data.TFRecordDataset(paths, num_parallel_reads=tf.data.AUTOTUNE)
 
 

@@ -195,9 +195,9 @@ def count_parameters(folder: Path, model: str) -> int:
     """Return the number of parameters of a model in its default config."""
     import jax
 
-    from vae_jax.training import train
     from vae_jax.training.input_pipeline import Source
     from vae_jax.training.model_spec import Description
+    from vae_jax.training.objective import Objective, init_state, make_optimizer
 
     config = get_config()
     config.model.name = model
@@ -207,11 +207,11 @@ def count_parameters(folder: Path, model: str) -> int:
     stored = reader.Records(directory)
     described = Description.of(settings, stored, [])
     network, view = described.build()
-    objective = train.Objective(network, view, 1.0, 1, 0.0)
+    objective = Objective(network, view, 1.0, 1, 0.0)
     tracks = Source(stored).load([0]) | {"position": jax.numpy.zeros(1, int)}
-    optimizer = train.make_optimizer(described.config["train"])
+    optimizer = make_optimizer(described.config["train"])
     state = jax.eval_shape(
-        lambda key: train.init_state(objective, optimizer, key, tracks), jax.random.key(0)
+        lambda key: init_state(objective, optimizer, key, tracks), jax.random.key(0)
     )
     return sum(leaf.size for leaf in jax.tree.leaves(state.params))
 

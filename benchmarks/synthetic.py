@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from vae_jax.features import spectral
-from vae_jax.records import reader
-from vae_jax.records.reader import ArraySpec, Statistics
+from vae_jax.records import layout, tfrecord
+from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.storage import files
 
 NUM_CLUSTERS = 10
@@ -37,31 +37,31 @@ def write_records(
     """
     described = spectral.audio_feature(feature)
     spec = ArraySpec(described.shape, described.dtype)
-    serialize = reader.serializer({"features": spec})
+    serialize = layout.serializer({"features": spec})
     shape = [size or num_frames for size in spec.shape]
     total = Statistics.none_of(spec)
     offsets, lengths, size = [], [], feature["shard_size"]
     for shard, first in enumerate(range(0, num_tracks, size)):
         tracks = range(first, min(first + size, num_tracks))
         values = _features(shard, tracks, shape).astype(spec.dtype)
-        offsets += _write_shard(reader.shard_path(directory, shard), tracks, values, serialize)
+        offsets += _write_shard(layout.shard_path(directory, shard), tracks, values, serialize)
         lengths.append(len(tracks))
         total = total.merge(Statistics.of(values))
-    reader.write_metadata(directory, {"features": spec}, lengths)
+    layout.write_metadata(directory, {"features": spec}, lengths)
     write_index(directory, np.repeat(np.arange(len(lengths)), lengths), offsets, num_frames)
     summary = {
         "fingerprint": files.fingerprint(num_tracks, num_frames, feature),
         "arrays": {"features": spec.__dict__},
         "statistics": {"features": total.to_dict()},
     }
-    reader.write_summary(directory, summary)
+    layout.write_summary(directory, summary)
 
 
 def write_index(directory: Path, shards: np.ndarray, offsets: Any, num_frames: int) -> None:
     """Write where each record lies: its shard, [N], and its byte there, [N]."""
     count = len(shards)
     files.write_npz(
-        directory / reader.INDEX,
+        directory / layout.INDEX,
         ids=np.array([f"track-{track}" for track in range(count)]),
         shards=shards.astype(np.int32),
         num_frames=np.full(count, num_frames, np.int32),
@@ -74,9 +74,9 @@ def _write_shard(path: Path, tracks: range, values: np.ndarray, serialize: Any) 
     with files.atomic_write(path) as file:
         for track, array in zip(tracks, values, strict=True):
             offsets.append(file.tell())
-            texts = dict.fromkeys(reader.TEXT_COLUMNS, "") | {"label": label(track)}
+            texts = dict.fromkeys(layout.TEXT_COLUMNS, "") | {"label": label(track)}
             example = {"id": f"track-{track}", "duration": 30.0, **texts, "features": array}
-            reader.write_record(file, serialize(example))
+            tfrecord.write_record(file, serialize(example))
     return offsets
 
 

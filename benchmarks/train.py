@@ -228,19 +228,25 @@ def bare(setting: Setting, model: Any = None) -> Callable[[], None]:
     import jax
     import jax.numpy as jnp
 
-    from vae_jax.training import train
     from vae_jax.training.input_pipeline import Source
     from vae_jax.training.model_spec import Description
+    from vae_jax.training.objective import (
+        OBJECTIVE_KEYS,
+        Objective,
+        init_state,
+        make_optimizer,
+        run_steps,
+    )
 
     stored, config = reader.Records(setting.directory), setting.config()
     source = Source(stored)
     default, view = Description.of(config, stored, []).build()
-    objective = train.Objective(
-        model or default, view, *(config["model"][name] for name in train.OBJECTIVE_KEYS)
+    objective = Objective(
+        model or default, view, *(config["model"][name] for name in OBJECTIVE_KEYS)
     )
-    optimizer = train.make_optimizer(config["train"])
-    init = partial(train.init_state, objective, optimizer)
-    steps = partial(train.run_steps, objective, optimizer)
+    optimizer = make_optimizer(config["train"])
+    init = partial(init_state, objective, optimizer)
+    steps = partial(run_steps, objective, optimizer)
     key = jax.random.key(0)
     first = np.zeros(1, np.int32)
     state = jax.jit(init)(key, source.load(first) | {"position": first})

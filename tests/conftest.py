@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from vae_jax.records import reader
+from vae_jax.records import layout, reader
 from vae_jax.storage import files
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -43,7 +43,7 @@ def as_tfds_reads(directory: Path) -> list[dict]:
     """Return all that a records directory holds, texts and durations included."""
     stored = reader.Records(directory)
     shards = sorted(directory.glob("*.tfrecord-*"))
-    read = reader.tfds_features(stored.arrays).deserialize_example_np
+    read = layout.tfds_features(stored.arrays).deserialize_example_np
     return [read(data) for shard in shards for data in read_shard(shard)]
 
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from vae_jax import config as config_lib
 from vae_jax import manifest
-from vae_jax.records import reader
+from vae_jax.records import layout, reader
 from vae_jax.storage import files, urls
 
 LATENTS = "latents.npz"
@@ -146,7 +146,7 @@ class Run:
 
     def folders(self) -> list[urls.Location]:
         """Return the folders beside the outdir that there are by now."""
-        if not (self.records_dir / reader.INDEX).exists():
+        if not (self.records_dir / layout.INDEX).exists():
             return []
         models = [self.checkpoint_dir(name) for name in self.trained]
         return [self.records_store or self.records_dir, *(one for one in models if one.exists())]

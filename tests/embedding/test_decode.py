@@ -8,8 +8,9 @@ from vae_jax.config import get_config, to_dict
 from vae_jax.embedding import decode
 from vae_jax.features.spectral import SpectralSpec, mel_filters
 from vae_jax.models.vae import Inputs
-from vae_jax.records.reader import ArraySpec, Records, Statistics
-from vae_jax.training import views
+from vae_jax.records.reader import Records
+from vae_jax.records.statistics import ArraySpec, Statistics
+from vae_jax.training import track_view
 from vae_jax.training.model_spec import Description
 
 RNG = np.random.default_rng(0)
@@ -155,7 +156,7 @@ def test_only_tracks_with_audio_are_reconstructed():
 def test_a_model_that_does_not_decode_to_stored_features_is_left_out():
     tracks = Tracks(SPECS["logmelspec"], 8)
     encoder = encoder_of(tracks, "logmelspec", "track")
-    assert isinstance(encoder.description.build()[1], views.TrackView)
+    assert isinstance(encoder.description.build()[1], track_view.TrackView)
     assert decode.decode(encoder, tracks, [], latents_of(tracks)) is None
 
 

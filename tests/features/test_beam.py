@@ -11,7 +11,7 @@ from vae_jax import manifest
 from vae_jax.config import feature_settings, get_config, training_settings
 from vae_jax.errors import UserError
 from vae_jax.features import extract
-from vae_jax.records import object_store, reader
+from vae_jax.records import layout, object_store
 from vae_jax.storage import files
 
 CONFIG = Path(__file__).parents[2] / "configs" / "mlp.py"
@@ -79,7 +79,7 @@ def test_beam_workers_write_the_bytes_of_the_local_pool(collection, tmp_path, ca
 def test_what_is_finished_is_kept_whoever_finished_it(collection, tmp_path):
     run(collection, tmp_path / "records", "local")
     assert run(collection, tmp_path / "records")[0] is False
-    reader.shard_path(tmp_path / "records", 1).unlink()
+    layout.shard_path(tmp_path / "records", 1).unlink()
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("records/tracks-*")}
     assert run(collection, tmp_path / "records", options=IN_MEMORY)[0] is True
     after = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("records/tracks-*")}

@@ -14,7 +14,7 @@ from vae_jax import manifest
 from vae_jax.config import get_config
 from vae_jax.errors import UserError
 from vae_jax.features import extract, pool
-from vae_jax.records import reader
+from vae_jax.records import layout, reader
 from vae_jax.storage import files
 
 
@@ -121,7 +121,7 @@ def test_a_changed_audio_file_redoes_its_shard(collection, directory):
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "marker", "delete marker"])
 def test_damaged_shards_are_redone_and_equal_the_undamaged_ones(collection, directory, damage):
     before = contents(directory)
-    shard, marker = reader.shard_path(directory, 1), reader.marker_path(directory, 1)
+    shard, marker = layout.shard_path(directory, 1), layout.marker_path(directory, 1)
     data = bytearray(shard.read_bytes())
     data[100] ^= 1
     {
@@ -137,15 +137,15 @@ def test_damaged_shards_are_redone_and_equal_the_undamaged_ones(collection, dire
 
 
 def test_a_flipped_bit_that_leaves_the_time_unchanged_is_found_on_reading(collection, directory):
-    shard = reader.shard_path(directory, 1)
+    shard = layout.shard_path(directory, 1)
     state, data = shard.stat(), bytearray(shard.read_bytes())
     data[100] ^= 1
     shard.write_bytes(data)
     os.utime(shard, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert run(collection, directory) == (False, [])
-    with pytest.raises(reader.DamagedRecord, match="00001") as error:
+    with pytest.raises(layout.DamagedRecord, match="00001") as error:
         reader.Records(directory).load(range(14))["features"]
-    reader.invalidate(error.value)
+    layout.invalidate(error.value)
     run(collection, directory)
     assert len(reader.Records(directory).load(range(14))["features"]) == 14
 

@@ -11,6 +11,7 @@ from vae_jax.config import get_config
 from vae_jax.errors import UserError
 from vae_jax.features import extract, extractors, lyrics, pool, shards
 from vae_jax.records import reader
+from vae_jax.records.statistics import Statistics
 from vae_jax.storage import files
 
 SONGS = (
@@ -206,7 +207,7 @@ def test_lyrics_are_scaled_by_one_number_which_keeps_their_proportions(collectio
     np.testing.assert_allclose(statistics.mean, features.mean(axis=0), atol=1e-9)
     expected = np.full(4, np.sqrt(features.var(axis=0).mean()))
     np.testing.assert_allclose(statistics.std, expected, rtol=1e-9)
-    again = reader.Statistics.from_dict(statistics.to_dict())
+    again = Statistics.from_dict(statistics.to_dict())
     assert (again.std == statistics.std).all()
 
 

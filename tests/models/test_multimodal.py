@@ -14,7 +14,8 @@ from benchmarks import modalities
 from vae_jax.config import get_config, to_dict
 from vae_jax.models import build
 from vae_jax.models.vae import Inputs, loss
-from vae_jax.records.reader import ArraySpec, Records, Statistics
+from vae_jax.records.reader import Records
+from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.training import mixture
 from vae_jax.training.model_spec import Description
 

@@ -12,8 +12,9 @@ from vae_jax.models import track
 from vae_jax.models.posterior import Posterior
 from vae_jax.models.vae import Inputs
 from vae_jax.parallel import devices
-from vae_jax.records.reader import ArraySpec, Records, Statistics
-from vae_jax.training import train, views
+from vae_jax.records.reader import Records
+from vae_jax.records.statistics import ArraySpec, Statistics
+from vae_jax.training import track_view, train
 from vae_jax.training.input_pipeline import Source
 from vae_jax.training.model_spec import Description
 
@@ -164,12 +165,12 @@ def test_a_track_that_a_batch_holds_twice_is_not_its_own_negative():
 def test_a_description_is_the_mean_and_the_log_energy_of_every_octave():
     rng = np.random.default_rng(0)
     segments = rng.normal(size=(2, 45, BANDS))
-    found = np.asarray(views.describe(jnp.array(segments)))
+    found = np.asarray(track_view.describe(jnp.array(segments)))
     smooth, expected = segments, [segments.mean(axis=1)]
     for _ in range(5):
         pairs = smooth[:, : smooth.shape[1] // 2 * 2].reshape(2, -1, 2, BANDS)
         energy = pairs.var(axis=2, ddof=1).mean(axis=1)
-        expected.append(np.log(energy + views.SILENCE) / 2)
+        expected.append(np.log(energy + track_view.SILENCE) / 2)
         smooth = pairs.mean(axis=2)
     np.testing.assert_allclose(found, np.concatenate(expected, axis=1), rtol=1e-4, atol=1e-5)
 
@@ -177,14 +178,14 @@ def test_a_description_is_the_mean_and_the_log_energy_of_every_octave():
 @pytest.mark.parametrize("octave", range(4))
 def test_a_square_wave_is_found_in_its_own_octave(octave):
     wave = np.repeat([1.0, -1.0], 2**octave)
-    described = np.asarray(views.describe(jnp.array(np.tile(wave, 64 // len(wave))[:, None])))
+    described = np.asarray(track_view.describe(jnp.array(np.tile(wave, 64 // len(wave))[:, None])))
     assert described[1:].argmax() == octave
-    np.testing.assert_allclose(np.delete(described[1:], octave), np.log(views.SILENCE) / 2)
+    np.testing.assert_allclose(np.delete(described[1:], octave), np.log(track_view.SILENCE) / 2)
 
 
 def test_silence_and_segments_of_one_frame_have_finite_descriptions():
-    assert np.isfinite(views.describe(jnp.zeros((2, 64, BANDS)))).all()
-    assert views.describe(jnp.ones((2, 1, BANDS))).shape == (2, BANDS)
+    assert np.isfinite(track_view.describe(jnp.zeros((2, 64, BANDS)))).all()
+    assert track_view.describe(jnp.ones((2, 1, BANDS))).shape == (2, BANDS)
 
 
 def test_all_segments_of_a_track_are_described_and_padding_is_masked():
@@ -237,7 +238,7 @@ def test_training_separates_tracks_that_differ(monkeypatch):
 
 def test_augmentation_changes_level_and_tilt_by_half_and_hides_a_block():
     shape = (2, 6, 32, 16)
-    changed = np.asarray(views.augment(jnp.zeros(shape), 1.0, jax.random.key(0)))
+    changed = np.asarray(track_view.augment(jnp.zeros(shape), 1.0, jax.random.key(0)))
     hidden = changed == 0
     assert hidden.any()
     assert hidden.mean() < 0.25
@@ -247,7 +248,7 @@ def test_augmentation_changes_level_and_tilt_by_half_and_hides_a_block():
         np.testing.assert_allclose(segments, np.where(mask, 0, level), atol=1e-5)
         np.testing.assert_allclose(np.diff(level), np.diff(level)[0], atol=1e-5)  # a tilt
     assert np.ptp(changed[:, :2].max(axis=(2, 3))) > 0.1  # tracks and halves differ
-    still = views.augment(jnp.ones(shape), 0.0, jax.random.key(0))
+    still = track_view.augment(jnp.ones(shape), 0.0, jax.random.key(0))
     assert set(np.unique(still)) == {0.0, 1.0}
 
 

@@ -14,7 +14,7 @@ from vae_jax import manifest
 from vae_jax.config import get_config
 from vae_jax.errors import UserError
 from vae_jax.features import extract, pool, shards
-from vae_jax.records import object_store, reader
+from vae_jax.records import layout, object_store, reader
 from vae_jax.storage import files
 
 CONFIG = Path(__file__).parents[2] / "configs" / "mlp.py"
@@ -96,11 +96,11 @@ def test_readers_fetch_only_what_differs(collection, tmp_path, store, written):
     one, two = reader.Records(tmp_path / "one"), reader.Records(copy)
     np.testing.assert_array_equal(two.load(range(12))["features"], one.load(range(12))["features"])
     before = {path.name: path.stat().st_mtime_ns for path in copy.glob("tracks-*")}
-    reader.shard_path(copy, 2).unlink()
+    layout.shard_path(copy, 2).unlink()
     object_store.fetch(store, copy)
     after = {path.name: path.stat().st_mtime_ns for path in copy.glob("tracks-*")}
     assert [name for name in before if before[name] != after[name]] == [
-        reader.shard_path(copy, 2).name
+        layout.shard_path(copy, 2).name
     ]
 
 
@@ -138,9 +138,9 @@ def test_what_is_damaged_there_is_noticed_and_written_again(
     run(collection, tmp_path / "one", store)
     reference = contents(tmp_path / "one")
     name = {
-        "shard": reader.shard_path(Path(), 1).name,
-        "marker": reader.marker_path(Path(), 1).name,
-        "index": reader.INDEX,
+        "shard": layout.shard_path(Path(), 1).name,
+        "marker": layout.marker_path(Path(), 1).name,
+        "index": layout.INDEX,
     }[kind]
     filesystem, path = fsspec.core.url_to_fs(store)
     content = bytearray(filesystem.cat_file(f"{path}/{name}"))

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vae_jax.records import reader
-from vae_jax.records.reader import ArraySpec, Statistics
+from vae_jax.records import layout, tfrecord
+from vae_jax.records.statistics import ArraySpec, Statistics
 
 # What tf.io.TFRecordWriter (TensorFlow 2.21) wrote for the records b"", b"one" and bytes(range(6)).
 TENSORFLOW_BYTES = bytes.fromhex(
@@ -18,12 +18,12 @@ TENSORFLOW_RECORDS = [b"", b"one", bytes(range(6))]
 def write(path, payloads):
     with open(path, "wb") as file:
         for payload in payloads:
-            reader.write_record(file, payload)
+            tfrecord.write_record(file, payload)
 
 
 def are_sound(pieces):
     ends = np.cumsum([len(piece) for piece in pieces])
-    return reader.are_sound(b"".join(pieces), np.append(0, ends[:-1]), ends)
+    return tfrecord.are_sound(b"".join(pieces), np.append(0, ends[:-1]), ends)
 
 
 def test_the_framing_is_byte_for_byte_what_tensorflow_writes(tmp_path):
@@ -42,7 +42,7 @@ def test_every_flipped_bit_and_every_truncation_is_detected(payloads, data):
     pieces = []
     for payload in payloads:
         file = io.BytesIO()
-        reader.write_record(file, payload)
+        tfrecord.write_record(file, payload)
         pieces.append(file.getvalue())
     assert are_sound(pieces).all()
     hit = data.draw(st.integers(0, len(pieces) - 1))
@@ -68,8 +68,8 @@ def test_an_example_survives_serialisation():
         "features": np.arange(12, dtype=np.float16).reshape(4, 3),
         "lyrics": np.array([0.1, -2], np.float32),
     }
-    data = reader.serializer(arrays)(example)
-    read = reader.tfds_features(arrays).deserialize_example_np(data)
+    data = layout.serializer(arrays)(example)
+    read = layout.tfds_features(arrays).deserialize_example_np(data)
     assert read["id"].decode() == "ü"
     assert read["language"].decode() == "日本語"
     assert (read["features"] == example["features"]).all()

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vae_jax.records import reader, tf_example
-from vae_jax.records.reader import ArraySpec
+from vae_jax.records import layout, tf_example
+from vae_jax.records.statistics import ArraySpec
 
 ARRAYS = {
     "frames": ArraySpec((None, 3), "float16"),
     "vector": ArraySpec((40,), "float32"),
     "flag": ArraySpec((), "uint8"),
 }
-SERIALIZE = reader.serializer(ARRAYS)
+SERIALIZE = layout.serializer(ARRAYS)
 short = st.text(max_size=300)
 
 
@@ -49,7 +49,7 @@ def test_values_are_found_where_tfds_finds_them(rows):
     ]
     serialised = [SERIALIZE(one) for one in wanted]
     content, places = locate(serialised, gap=b"gap")
-    theirs = [reader.tfds_features(ARRAYS).deserialize_example_np(data) for data in serialised]
+    theirs = [layout.tfds_features(ARRAYS).deserialize_example_np(data) for data in serialised]
     assert places.keys() == wanted[0].keys() - {"duration"}
     for name in ("id", "label", "language", "genre"):
         assert tf_example.values(content, places[name]) == [found[name] for found in theirs]
@@ -61,7 +61,7 @@ def test_values_are_found_where_tfds_finds_them(rows):
 def test_examples_of_other_features_are_refused():
     others = {"other": ArraySpec((2,), "float32")}
     texts = {"id": "", "label": "", "language": "", "genre": "", "duration": 1.0}
-    other = reader.serializer(others)({**texts, "other": np.zeros(2, np.float32)})
+    other = layout.serializer(others)({**texts, "other": np.zeros(2, np.float32)})
     with pytest.raises(ValueError, match="not those of an example"):
         locate([SERIALIZE(example()), other])
 

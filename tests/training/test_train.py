@@ -18,7 +18,7 @@ from vae_jax.config import get_config, to_dict
 from vae_jax.errors import Preempted, UserError
 from vae_jax.parallel import devices
 from vae_jax.records import reader
-from vae_jax.records.reader import ArraySpec, Statistics
+from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.training import checkpoints, history, input_pipeline, train
 from vae_jax.training.input_pipeline import Source
 from vae_jax.training.model_spec import Description

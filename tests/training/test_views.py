@@ -5,7 +5,7 @@ import pytest
 
 from vae_jax.config import get_config, to_dict
 from vae_jax.errors import UserError
-from vae_jax.records.reader import ArraySpec, Statistics
+from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.training import views
 
 FRAMES = {"features": ArraySpec((None, 2), "float16")}

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from vae_jax.records.reader import Records, Statistics
+from vae_jax.records.reader import Records
+from vae_jax.records.statistics import Statistics
 from vae_jax.training.views import fuse
 
 Arrays = Mapping[str, np.ndarray]

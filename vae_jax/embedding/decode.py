@@ -18,10 +18,12 @@ from vae_jax.embedding.reconstructions import Reconstructions
 from vae_jax.features import spectral
 from vae_jax.models.posterior import Posterior
 from vae_jax.models.vae import Inputs
-from vae_jax.records.reader import Records, Statistics
+from vae_jax.records.reader import Records
+from vae_jax.records.statistics import Statistics
 from vae_jax.training import input_pipeline
+from vae_jax.training.array_view import Tracks
 from vae_jax.training.input_pipeline import Source
-from vae_jax.training.views import Tracks, View
+from vae_jax.training.views import View
 
 NUM_TRACKS = 8
 NUM_DIMENSIONS = 6

@@ -20,9 +20,9 @@ from vae_jax.parallel import devices
 from vae_jax.parallel.seeds import over_seeds
 from vae_jax.records.reader import Records
 from vae_jax.training import checkpoints, input_pipeline
+from vae_jax.training.array_view import Tracks
 from vae_jax.training.input_pipeline import Source
 from vae_jax.training.model_spec import Description
-from vae_jax.training.views import Tracks
 
 BATCH_BYTES = 2**25  # of stored features in one batch, at most
 

@@ -36,7 +36,7 @@ from vae_jax.errors import UserError
 from vae_jax.features import pool
 from vae_jax.features.extractors import Extracted
 from vae_jax.features.shards import ShardJob, is_done, write_shard
-from vae_jax.records import object_store, reader
+from vae_jax.records import layout, object_store
 from vae_jax.storage import urls
 from vae_jax.storage.urls import Location
 
@@ -75,8 +75,8 @@ class WriteShard(beam.DoFn):
         if job.store:
             job = replace(job, directory=self.scratch)
             if job.lyrics:
-                lyrics = urls.join(self.folder, reader.LYRICS)
-                urls.copy(lyrics, self.scratch / reader.LYRICS)
+                lyrics = urls.join(self.folder, layout.LYRICS)
+                urls.copy(lyrics, self.scratch / layout.LYRICS)
         seconds = 0.0
 
         def count(result: Extracted | str) -> None:
@@ -91,7 +91,7 @@ class WriteShard(beam.DoFn):
         write_shard(job, count)
         self.seconds.inc(round(seconds))
         if job.store:
-            reader.shard_path(self.scratch, job.shard).unlink()
+            layout.shard_path(self.scratch, job.shard).unlink()
 
 
 def run(jobs: Sequence[ShardJob], processes: int, options: str) -> None:
@@ -158,8 +158,8 @@ def _send(jobs: Sequence[ShardJob], folder: Location) -> None:
     for job in jobs:
         urls.write(urls.join(folder, _name(job)), job.to_json())
     if jobs[0].store and jobs[0].lyrics:
-        lyrics = (jobs[0].directory / reader.LYRICS).read_bytes()
-        urls.write(urls.join(folder, reader.LYRICS), lyrics)
+        lyrics = (jobs[0].directory / layout.LYRICS).read_bytes()
+        urls.write(urls.join(folder, layout.LYRICS), lyrics)
 
 
 def _fetch(jobs: Sequence[ShardJob]) -> list[ShardJob]:

@@ -18,8 +18,8 @@ from vae_jax.features import extractors, pool
 from vae_jax.features.shards import Failure, ShardJob, is_done
 from vae_jax.manifest import Manifest
 from vae_jax.parallel.cores import num_cores
-from vae_jax.records import object_store, reader
-from vae_jax.records.reader import Statistics
+from vae_jax.records import layout, object_store
+from vae_jax.records.statistics import Statistics, arrays_from_dict
 from vae_jax.storage import files
 from vae_jax.storage.urls import Location
 
@@ -64,14 +64,14 @@ def extract(
     todo = [job for job in jobs if not is_done(job)]
     _announce(jobs, todo, store or directory)
     if todo:
-        (directory / reader.INDEX).unlink(missing_ok=True)  # not whole until finished again
+        (directory / layout.INDEX).unlink(missing_ok=True)  # not whole until finished again
         if store:
             object_store.reopen(store)
         if feature["runner"] == "beam":
             _beam().run(todo, processes, beam_options)
         else:
             pool.run(todo, processes, len(manifest))
-    markers = [files.read_sealed_json(reader.marker_path(directory, job.shard)) for job in jobs]
+    markers = [files.read_sealed_json(layout.marker_path(directory, job.shard)) for job in jobs]
     failures = [Failure(**failure) for marker in markers for failure in marker["failed"]]
     if not any(marker["ids"] for marker in markers):
         raise UserError(
@@ -131,14 +131,14 @@ def _announce(jobs: Sequence[ShardJob], todo: Sequence[ShardJob], into: Location
 
 def _finish(directory: Path, markers: Sequence[Mapping[str, Any]]) -> None:
     """Write the index, the statistics and the TFDS metadata; remove shards of dropped rows."""
-    fingerprint = reader.fingerprint(markers)
+    fingerprint = layout.fingerprint(markers)
     try:
-        if reader.read_summary(directory)["fingerprint"] == fingerprint:
+        if layout.read_summary(directory)["fingerprint"] == fingerprint:
             return
     except UserError as error:
-        if (directory / reader.INDEX).exists():
+        if (directory / layout.INDEX).exists():
             logging.warning("%s", error)
-    for stale in reader.shard_files(directory, from_shard=len(markers)):
+    for stale in layout.shard_files(directory, from_shard=len(markers)):
         stale.unlink()
     filled = [marker for marker in markers if marker["ids"]]
     arrays = filled[0]["arrays"]
@@ -152,14 +152,14 @@ def _finish(directory: Path, markers: Sequence[Mapping[str, Any]]) -> None:
         if not total.count:
             logging.warning("features: no track has %s; all are described by the rest alone", name)
     lengths = [len(marker["ids"]) for marker in markers]
-    reader.write_metadata(directory, reader.arrays_from_dict(arrays), lengths)
+    layout.write_metadata(directory, arrays_from_dict(arrays), lengths)
     files.write_npz(
-        directory / reader.INDEX,
+        directory / layout.INDEX,
         ids=np.array([id_ for marker in markers for id_ in marker["ids"]]),
         shards=np.repeat(np.arange(len(markers), dtype=np.int32), lengths),
         num_frames=np.array([t for marker in markers for t in marker["num_frames"]], np.int32),
         offsets=np.array([o for marker in markers for o in marker["offsets"]], np.int64),
     )
-    reader.write_summary(
+    layout.write_summary(
         directory, {"fingerprint": fingerprint, "arrays": arrays, "statistics": statistics}
     )

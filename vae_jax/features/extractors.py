@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest, Track
-from vae_jax.records import reader
-from vae_jax.records.reader import ArraySpec
+from vae_jax.records import layout
+from vae_jax.records.statistics import ArraySpec
 from vae_jax.storage import files, urls
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def build(feature: Mapping[str, Any], directory: Path, lyrics: str | None) -> Ex
     if feature["name"] not in WITH_LYRICS:
         return _audio(feature, feature["name"])
     assert lyrics is not None
-    lyrics_extractor = LyricsExtractor(_load_lyrics(directory / reader.LYRICS, lyrics))
+    lyrics_extractor = LyricsExtractor(_load_lyrics(directory / layout.LYRICS, lyrics))
     if feature["name"] == "lyrics_tfidf":
         return lyrics_extractor
     return HybridExtractor(
@@ -188,7 +188,7 @@ def prepare(
     if feature["name"] not in WITH_LYRICS:
         return None
     texts = [text for text in manifest.columns.get("lyrics", ()) if text.strip()]
-    path, marker = directory / reader.LYRICS, directory / LYRICS_MARKER
+    path, marker = directory / layout.LYRICS, directory / LYRICS_MARKER
     settings = {
         "embed_dim": feature["lyrics_embed_dim"],
         "max_features": feature["lyrics_max_features"],

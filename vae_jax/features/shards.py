@@ -19,8 +19,8 @@ from vae_jax.config import feature_settings
 from vae_jax.features import extractors
 from vae_jax.features.extractors import Extracted
 from vae_jax.manifest import Manifest, Track
-from vae_jax.records import object_store, reader
-from vae_jax.records.reader import ArraySpec, Statistics
+from vae_jax.records import layout, object_store, tfrecord
+from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.storage import files, urls
 from vae_jax.storage.urls import Location
 
@@ -113,7 +113,7 @@ def write_shard(
     specs = extractor.arrays
     missing = {name: spec.missing() for name, spec in specs.items()}
     statistics = {name: Statistics.none_of(spec) for name, spec in specs.items() if spec.shape}
-    serialize, content = reader.serializer(specs), io.BytesIO()
+    serialize, content = layout.serializer(specs), io.BytesIO()
     tracks, ids, offsets, num_frames, failed = list(job.tracks), [], [], [], []
     with ThreadPoolExecutor(job.num_threads) as pool:
         for track, result in zip(tracks, pool.map(extractor, tracks), strict=True):
@@ -126,9 +126,9 @@ def write_shard(
             offsets.append(content.tell())
             arrays = missing | result.arrays
             num_frames.append(_count_frames(specs, arrays))
-            texts = {name: track.columns.get(name, "") for name in reader.TEXT_COLUMNS}
+            texts = {name: track.columns.get(name, "") for name in layout.TEXT_COLUMNS}
             example = {"id": track.id, "duration": result.duration, **texts, **arrays}
-            reader.write_record(content, serialize(example))
+            tfrecord.write_record(content, serialize(example))
             for name in statistics.keys() & result.arrays.keys():
                 part = Statistics.of(result.arrays[name], specs[name].isotropic)
                 statistics[name] = statistics[name].merge(part)
@@ -145,21 +145,21 @@ def write_shard(
 
 def is_done(job: ShardJob) -> bool:
     """Say whether a shard is finished, intact, and made from what the job describes."""
-    marker = reader.intact_marker(job.directory, job.shard)
+    marker = layout.intact_marker(job.directory, job.shard)
     return marker is not None and marker["fingerprint"] == job.fingerprint
 
 
 def _save(job: ShardJob, content: memoryview, holds: Mapping[str, Any]) -> None:
     """Write a shard's records, then the marker that says what it is made from and holds."""
-    path = reader.shard_path(job.directory, job.shard)
+    path = layout.shard_path(job.directory, job.shard)
     with files.atomic_write(path) as file:
         file.write(content)
     made_from = {
         "fingerprint": job.fingerprint,
-        "file": reader.file_state(path),
+        "file": layout.file_state(path),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    files.write_sealed_json(reader.marker_path(job.directory, job.shard), {**made_from, **holds})
+    files.write_sealed_json(layout.marker_path(job.directory, job.shard), {**made_from, **holds})
     if job.store:
         object_store.put_shard(job.store, job.directory, job.shard)
 
@@ -169,7 +169,7 @@ def _track_fingerprint(track: Track, state: list[Any] | None, root: Location) ->
         track.id,
         track.audio_path and urls.relative(track.audio_path, root),
         state,
-        [track.columns.get(name, "") for name in reader.TEXT_COLUMNS],
+        [track.columns.get(name, "") for name in layout.TEXT_COLUMNS],
         hashlib.sha256(track.lyrics.encode()).hexdigest(),
     ]
 

@@ -14,7 +14,7 @@ from typing import Any
 from absl import logging
 
 from vae_jax.errors import UserError
-from vae_jax.records import reader
+from vae_jax.records import layout
 from vae_jax.storage import files, urls
 
 _MARKER = re.compile(r"shard-(\d+)\.json")
@@ -22,7 +22,7 @@ _MARKER = re.compile(r"shard-(\d+)\.json")
 
 def put_shard(store: str, directory: Path, shard: int) -> None:
     """Put a finished shard into the store, its marker last."""
-    for path in (reader.shard_path(directory, shard), reader.marker_path(directory, shard)):
+    for path in (layout.shard_path(directory, shard), layout.marker_path(directory, shard)):
         urls.write(urls.join(store, path.name), path.read_bytes())
 
 
@@ -43,14 +43,14 @@ def fetch_shards(
 
 def _fetch_shard(store: str, directory: Path, shard: int) -> Mapping[str, Any] | None:
     """Bring a shard home, unless it is here; return its marker, or None if it is damaged."""
-    path, marker = reader.shard_path(directory, shard), reader.marker_path(directory, shard)
+    path, marker = layout.shard_path(directory, shard), layout.marker_path(directory, shard)
     try:
         with urls.local(urls.join(store, marker.name)) as copy:
             there = files.read_sealed_json(copy)
-        here = reader.intact_marker(directory, shard)
+        here = layout.intact_marker(directory, shard)
         if here is None or any(here[key] != there[key] for key in ("fingerprint", "sha256")):
             urls.copy(urls.join(store, path.name), path)
-            files.write_sealed_json(marker, {**there, "file": reader.file_state(path)})
+            files.write_sealed_json(marker, {**there, "file": layout.file_state(path)})
             if files.sha256(path) != there["sha256"]:
                 marker.unlink()
                 raise UserError("its content does not match its marker")
@@ -64,13 +64,13 @@ def synchronise(store: str, directory: Path) -> None:
     """Bring all finished shards from there here, and put there those that are here alone."""
     there = fetch_shards(store, directory)
     for shard in _numbers({path.name for path in directory.glob("*")}):
-        if shard not in there and reader.intact_marker(directory, shard):
+        if shard not in there and layout.intact_marker(directory, shard):
             put_shard(store, directory, shard)
 
 
 def reopen(store: str) -> None:
     """Mark the records as unfinished, before their shards change one by one."""
-    urls.remove(urls.join(store, reader.STATISTICS))
+    urls.remove(urls.join(store, layout.STATISTICS))
 
 
 def finish(store: str, directory: Path) -> None:
@@ -78,7 +78,7 @@ def finish(store: str, directory: Path) -> None:
     here = {path.name for path in directory.iterdir()}
     for name in urls.names(store) - here:
         urls.remove(urls.join(store, name))
-    for name in (*reader.SUMMARIES, reader.STATISTICS):
+    for name in (*layout.SUMMARIES, layout.STATISTICS):
         if name in here:
             urls.write(urls.join(store, name), (directory / name).read_bytes())
 
@@ -92,13 +92,13 @@ def fetch(store: str, directory: Path) -> None:
         If they are not finished, or one of the shards is damaged.
     """
     there = urls.names(store)
-    if reader.STATISTICS not in there:
+    if layout.STATISTICS not in there:
         raise UserError(f"{store} holds no finished features: run --stage=features first.")
     markers = fetch_shards(store, directory)
-    for name in (*reader.SUMMARIES, reader.STATISTICS):
+    for name in (*layout.SUMMARIES, layout.STATISTICS):
         if name in there:
             urls.copy(urls.join(store, name), directory / name)
-    if reader.read_summary(directory)["fingerprint"] != reader.fingerprint(markers.values()):
+    if layout.read_summary(directory)["fingerprint"] != layout.fingerprint(markers.values()):
         raise UserError(
             f"{store} is damaged, or another run is writing it: run --stage=features again."
         )

@@ -16,6 +16,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from vae_jax import config as config_lib
 from vae_jax.clustering import clusterers, metrics, metrics_file, num_clusters
 from vae_jax.clustering.clusterers import Clustering
 from vae_jax.config import AUTO
@@ -23,7 +24,8 @@ from vae_jax.console import Progress
 from vae_jax.embedding.latents import Latents
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest
-from vae_jax.run import Run
+from vae_jax.run import CLUSTERING_METRICS, CLUSTERS, Run
+from vae_jax.stages.up_to_date import hashes, unless_up_to_date
 from vae_jax.storage import files
 
 COMMON = "raw"  # the standardised input features are the space that all methods share
@@ -46,6 +48,29 @@ class Space:
     latents: Latents
     positions: np.ndarray
     points: np.ndarray
+
+
+def update(this: Run) -> bool:
+    """Cluster and score the latents and the baselines alike."""
+    config = config_lib.to_dict(this.config)
+    columns = (config["cluster"]["label"], "artist")
+    embeddings = hashes(this.embeddings(), "embed")
+    if not this.is_sharded:  # of shards, all methods but k-means are refused anyway
+        count = len(files.read_npz(this.embedding("vae"), "ids")["ids"])
+        clusterers.check_size(config["cluster"]["method"], count)
+    made_from = [
+        embeddings,
+        [*(config[key] for key in ("cluster", "seed")), this.baselines],
+        config["model"]["condition"],
+        [this.manifest.ids, *map(this.manifest.columns.get, columns)],
+    ]
+
+    def write() -> None:
+        run_id = files.fingerprint(*made_from)
+        run(this.outdir, this.methods, this.manifest, this.config, run_id, this.supervised)
+
+    outputs = [this.outdir / CLUSTERING_METRICS, this.outdir / CLUSTERS]
+    return unless_up_to_date(this, "cluster", made_from, write, outputs)
 
 
 def run(

@@ -13,10 +13,37 @@ from vae_jax.embedding import baselines, decode, reconstructions
 from vae_jax.embedding.encoder import Encoder
 from vae_jax.embedding.latents import Latents, Shards
 from vae_jax.models.posterior import Posterior
-from vae_jax.parallel import processes
+from vae_jax.parallel import devices, processes
 from vae_jax.run import Run
+from vae_jax.stages.up_to_date import unless_up_to_date
 from vae_jax.storage import files
 from vae_jax.training import checkpoints
+
+
+def update(this: Run) -> bool:
+    """Write the latents of all tracks, and the baselines' embeddings."""
+    devices.use_cores(this.config.num_seeds)
+    seals = [checkpoints.seal(this.checkpoint_dir(name), step) for name, step in this.steps.items()]
+    feature, seed = this.config.feature, this.config.seed
+    made_from = [this.records.fingerprint, this.conditions, seals, feature.lyrics_weight, seed]
+    made_from.append(this.is_sharded and this.config.embed.shard_size)
+
+    def write() -> None:
+        share_shards(this, is_due=True)
+        finish(this)
+
+    outputs = [*this.embeddings(), this.outdir / reconstructions.FILE]
+    is_done = unless_up_to_date(this, "embed", made_from, write, outputs)
+    if not is_done:
+        share_shards(this, is_due=False)
+    return is_done
+
+
+def share_shards(this: Run, is_due: bool) -> None:
+    """Embed with all processes of the job, where the first one finds that it is due."""
+    if processes.first_says("embed", is_due):
+        write_shards(this)
+        processes.wait_for_all("shards")
 
 
 def write_shards(this: Run) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
+from vae_jax import config as config_lib
 from vae_jax.console import Progress
 from vae_jax.embedding import reconstructions
 from vae_jax.embedding.latents import Latents
@@ -22,7 +23,8 @@ from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest
 from vae_jax.plots import figures, palette, projections
 from vae_jax.plots.reconstructions import reconstruction_figure, traversal_figure
-from vae_jax.run import Run
+from vae_jax.run import CLUSTERS, TRAIN_METRICS, Run
+from vae_jax.stages.up_to_date import hashes, unless_up_to_date
 from vae_jax.storage import files
 from vae_jax.training import history
 
@@ -61,6 +63,31 @@ class Method:
     def baseline(cls, name: str, title: str, supervised: bool = False) -> "Method":
         """Describe a baseline by where `baselines` and `clustering` keep its results."""
         return cls(name, title, f"{name}_", supervised)
+
+
+def update(this: Run) -> bool:
+    """Draw the latents, the clusters and the training curves."""
+    config = config_lib.to_dict(this.config)
+    inputs = [*this.embeddings(), this.outdir / CLUSTERS]
+    optional = [this.outdir / name for name in (TRAIN_METRICS, reconstructions.FILE)]
+    made_from = [
+        hashes(inputs, "cluster"),
+        [files.sha256(path) if path.exists() else None for path in optional],
+        [*(config[key] for key in ("visualize", "seed")), this.baselines],
+        [this.manifest.ids, *map(this.manifest.columns.get, config["visualize"]["color_by"])],
+    ]
+
+    def write() -> None:
+        titles = {"pca": "PCA", "raw": "raw features", "ae": "autoencoder"}
+        methods = [Method("vae", "VAE latents", supervised=bool(this.supervised))]
+        methods += [
+            Method.baseline(name, titles[name], supervised=name in this.supervised)
+            for name in this.baselines
+        ]
+        run(this.outdir, methods, this.manifest, this.config)
+
+    folder = this.outdir / FOLDER
+    return unless_up_to_date(this, "visualize", made_from, write, [folder])
 
 
 def run(

@@ -12,8 +12,9 @@ import numpy as np
 from flax import linen as nn
 
 from vae_jax import models
-from vae_jax.records.reader import ArraySpec, Records, Statistics, arrays_from_dict
-from vae_jax.training import views
+from vae_jax.records.reader import Records
+from vae_jax.records.statistics import ArraySpec, Statistics, arrays_from_dict
+from vae_jax.training import track_view, views
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Description:
         classes = tuple(sorted(set(conditions) - {""}))
         statistics = dict(records.statistics)
         if config["model"]["name"] == "track":
-            statistics["description"] = views.measure_descriptions(config, records)
+            statistics["description"] = track_view.measure_descriptions(config, records)
         steps = {"num_steps": _num_steps(config["train"], len(records))}
         config = {**config, "train": {**config["train"], **steps}}
         if config["model"]["name"] == "multimodal":
@@ -55,7 +56,7 @@ class Description:
             config["feature"] = {**config["feature"], "lyrics_weight": weight}
         return cls(config, records.arrays, statistics, classes, records.lyrics)
 
-    def build(self) -> tuple[nn.Module, views.View | views.TrackView]:
+    def build(self) -> tuple[nn.Module, views.View | track_view.TrackView]:
         """Return the model, and the view through which it sees stored arrays."""
         view = views.build(self.config, self.arrays, self.statistics, len(self.classes))
         return models.build(self.config, view.input_shape), view

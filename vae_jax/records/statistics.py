@@ -1,0 +1,104 @@
+"""What is stored of each array: its spec, and its mean and deviation over all tracks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """How one array is stored.
+
+    Attributes
+    ----------
+    shape, dtype
+        None stands for a length that differs by track.
+    isotropic
+        Whether standardising divides all columns by one number, which keeps their proportions.
+        Those of an SVD are its meaning: to divide each by its own deviation would blow noise up.
+    """
+
+    shape: tuple[int | None, ...]
+    dtype: str
+    isotropic: bool = False
+
+    def missing(self) -> np.ndarray:
+        """Return what is stored for a track that lacks the array: zeros, of no length if any."""
+        return np.zeros([size or 0 for size in self.shape], self.dtype)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation of one array over all tracks (and frames), for standardising.
+
+    Merged shard by shard with the update of Chan, Golub and LeVeque (1983), in float64.
+
+    Attributes
+    ----------
+    count
+        Rows measured; 0 where no track has the array.
+    mean
+        Of each column, [D].
+    squares
+        Sum of squared deviations from the mean, of each column, [D]; of an isotropic array the
+        mean over its columns, [1].
+    """
+
+    count: int
+    mean: np.ndarray
+    squares: np.ndarray
+
+    @classmethod
+    def of(cls, array: np.ndarray, isotropic: bool = False) -> "Statistics":
+        """Measure an array over all axes but the last."""
+        rows = np.asarray(array, np.float64).reshape(-1, array.shape[-1])
+        mean = rows.sum(axis=0) / max(len(rows), 1)
+        squares = np.square(rows - mean).sum(axis=0)
+        return cls(len(rows), mean, squares.mean(keepdims=True) if isotropic else squares)
+
+    @classmethod
+    def none_of(cls, spec: ArraySpec) -> "Statistics":
+        """Return the statistics of no rows of a stored array, to merge others into."""
+        return cls.of(np.zeros((0, spec.shape[-1] or 0)), spec.isotropic)
+
+    def merge(self, other: "Statistics") -> "Statistics":
+        """Return the statistics of both parts together."""
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.count / max(count, 1))
+        between = np.square(delta) * (self.count * other.count / max(count, 1))
+        if len(self.squares) == 1:
+            between = between.mean(keepdims=True)
+        return Statistics(count, mean, self.squares + other.squares + between)
+
+    @property
+    def std(self) -> np.ndarray:
+        """Population standard deviation, [D]; of an isotropic array the columns' root mean square.
+
+        1 where a feature is constant or was never measured, which leaves it at 0.
+        """
+        std = np.sqrt(self.squares / max(self.count, 1))
+        return np.where(std > 1e-6 * np.maximum(1, np.abs(self.mean)), std, 1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-like values."""
+        return {
+            "count": self.count,
+            "mean": self.mean.tolist(),
+            "squares": self.squares.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Statistics":
+        """Rebuild from `to_dict`, exactly."""
+        return cls(values["count"], np.array(values["mean"]), np.array(values["squares"]))
+
+
+def arrays_from_dict(values: Mapping[str, Any]) -> dict[str, ArraySpec]:
+    """Rebuild specs by name from JSON, where tuples have become lists."""
+    return {
+        name: ArraySpec(tuple(spec["shape"]), spec["dtype"], spec.get("isotropic", False))
+        for name, spec in values.items()
+    }

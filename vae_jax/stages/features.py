@@ -1,0 +1,33 @@
+"""The features stage: the manifest in, records and `failed.csv` out."""
+
+from absl import logging
+
+from vae_jax.run import FAILED, Run
+from vae_jax.storage import files
+
+
+def update(this: Run) -> bool:
+    """Extract features into records; write `failed.csv`."""
+    from vae_jax.features import extract
+
+    with files.lock(this.records_dir):
+        changed, failures = extract.extract(
+            this.manifest,
+            this.config.feature.to_dict(),
+            this.records_dir,
+            lyrics=this.lyrics,
+            beam_options=this.beam_options,
+            store=this.records_store,
+        )
+    extract.write_failures(this.outdir / FAILED, failures)
+    kept = sum(failure.kept for failure in failures)
+    for count, fate in (
+        (len(failures) - kept, "failed and are left out"),
+        (kept, "are kept without their audio or lyrics, which failed"),
+    ):
+        if count:
+            logging.warning(
+                "features: %d of %d tracks %s; %s says why",
+                *(count, len(this.manifest), fate, this.outdir / FAILED),
+            )
+    return changed

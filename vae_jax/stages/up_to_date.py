@@ -1,0 +1,67 @@
+"""Whether a stage is up to date: what it was made from, and the hashes of what it wrote.
+
+A stage leaves a marker under the outdir; `unless_up_to_date` compares it with what is there.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from vae_jax.errors import UserError
+from vae_jax.run import MARKERS, Run
+from vae_jax.storage import files
+
+
+def unless_up_to_date(
+    this: Run, stage: str, made_from: Any, write: Callable[[], None], outputs: Sequence[Path]
+) -> bool:
+    """Call `write` unless its outputs exist unharmed, made from the same; say whether it did.
+
+    `outputs` are files, or folders whose files count.
+    """
+    marker = this.outdir / MARKERS / f"{stage}.json"
+    digest = files.fingerprint(made_from)
+    before = _read_marker(marker)
+    changed = before["outputs"].items() - _contents(before["outputs"], this.outdir).items()
+    for name, _ in sorted(changed):
+        logging.warning("%s is damaged, changed or missing: redoing it", this.outdir / name)
+    if before["made_from"] == digest and not changed:
+        return False
+    write()
+    names = [str(path.relative_to(this.outdir)) for path in _files_in(outputs) if path.is_file()]
+    contents = _contents(names, this.outdir)
+    files.write_sealed_json(marker, {"made_from": digest, "outputs": contents})
+    return True
+
+
+def hashes(paths: Sequence[Path], stage: str) -> list[str]:
+    """Return the hashes of files, or of those in folders, that another stage has written."""
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist: run --stage={stage} first.")
+    return [files.sha256(path) for path in _files_in(paths)]
+
+
+def _read_marker(path: Path) -> dict[str, Any]:
+    """Return what a stage was made from, and the hashes of what it wrote; none if unknown."""
+    try:
+        return files.read_sealed_json(path)
+    except FileNotFoundError:
+        pass
+    except UserError as error:
+        logging.warning("%s", error)
+    return {"made_from": None, "outputs": {}}
+
+
+def _files_in(paths: Iterable[Path]) -> list[Path]:
+    """Return the files among paths, and those in the folders among them."""
+    found = (sorted(path.rglob("*")) if path.is_dir() else [path] for path in paths)
+    return list(itertools.chain.from_iterable(found))
+
+
+def _contents(names: Iterable[str], folder: Path) -> dict[str, str | None]:
+    paths = {name: folder / name for name in names}
+    return {name: files.sha256(path) if path.exists() else None for name, path in paths.items()}

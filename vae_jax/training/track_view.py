@@ -1,0 +1,197 @@
+"""How the track VAE sees tracks: as sets of segments and of their descriptions.
+
+Letters: n tracks, T frames, F bands, S segments, D columns, O octaves.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vae_jax.models.vae import Inputs
+from vae_jax.records.reader import Records
+from vae_jax.records.statistics import Statistics
+from vae_jax.training.array_view import ArrayView, Tracks, cut_frames, scaling
+
+PHASES = 8  # where the grid of a track's segments may begin in training, within one segment
+OCTAVES = 5  # of modulation that describe a segment; at 43 frames per s, down to 0.7 Hz
+SILENCE = 1e-3  # added to the energies of standardised bands, whose logarithm it bounds
+
+
+@dataclass(frozen=True)
+class TrackView:
+    """How the track VAE sees tracks: as sets of segments and of their descriptions.
+
+    Attributes
+    ----------
+    frames
+        How the stored frames are seen.
+    mean, scale
+        Of the descriptions, [D], for standardising them.
+    num_segments
+        S, segments of each track in training; all there are at export.
+    noise
+        Standard deviation of a random offset of a track's descriptions in training, the same for
+        half of its segments: recordings differ so, in level and equalisation, without being
+        other music. Segments that the model sees are changed in their stead (see `augment`).
+    needs_segments
+        Whether the model sees segments, and not their descriptions alone.
+    """
+
+    frames: ArrayView
+    mean: np.ndarray
+    scale: np.ndarray
+    num_segments: int
+    noise: float
+    needs_segments: bool
+
+    @property
+    def input_shape(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of one segment and of its description."""
+        return {"segments": self.frames.shape, "description": (len(self.mean),)}
+
+    def sample(self, tracks: Tracks, key: jax.Array) -> Inputs:
+        """Return a random choice of each track's segments, cut on a grid of random phase."""
+        num_frames, size, most = tracks["num_frames"], self.frames.shape[0], self._most(tracks)
+        phase_key, order_key, noise_key = jax.random.split(key, 3)
+        spare = jnp.maximum(num_frames - size, 0) // self._stride
+        phases = jnp.minimum(spare, PHASES - 1) + 1
+        phase = jax.random.randint(phase_key, num_frames.shape, 0, phases)
+        count = jnp.maximum((num_frames - phase * self._stride) // size, 1)
+        order = jax.random.uniform(order_key, (len(num_frames), most))
+        order = jnp.where(jnp.arange(most) < count[:, None], order, 2.0)
+        chosen = jnp.argsort(order, axis=1)[:, : self.num_segments]
+        mask = jnp.arange(chosen.shape[1]) < count[:, None]
+        inputs = self._inputs(tracks, phase, chosen, mask)
+        if self.needs_segments:
+            inputs.x["segments"] = augment(inputs.x["segments"], self.noise, noise_key)
+        else:
+            offset = jax.random.normal(noise_key, (len(num_frames), 2, len(self.mean)))
+            inputs.x["description"] += self.noise * _by_half(offset, chosen.shape[1])
+        return inputs
+
+    def whole(self, tracks: Tracks) -> Inputs:
+        """Return all segments of each track, side by side."""
+        num_frames, most = tracks["num_frames"], self._most(tracks)
+        number = jnp.broadcast_to(jnp.arange(most), (len(num_frames), most))
+        mask = number < jnp.maximum(num_frames // self.frames.shape[0], 1)[:, None]
+        return self._inputs(tracks, jnp.zeros_like(num_frames), number, mask)
+
+    def precompute(self, tracks: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Replace the frames of tracks by the descriptions of all segments that may be chosen.
+
+        They take less memory, [n, PHASES, S, D], and spare every step to cut and describe anew.
+        """
+        if self.needs_segments:
+            return tracks
+        numbers = jnp.arange(self._most(tracks))
+
+        def one(track: tuple[jax.Array, jax.Array]) -> jax.Array:
+            frames, count = (jnp.repeat(leaf[None], PHASES, axis=0) for leaf in track)
+            grid = jnp.broadcast_to(numbers, (PHASES, len(numbers)))
+            return self._describe(self._segments(frames, count, jnp.arange(PHASES), grid))
+
+        pairs = (tracks["features"], tracks["num_frames"])
+        descriptions = jax.jit(lambda pairs: jax.lax.map(one, pairs))(pairs)
+        others = {name: array for name, array in tracks.items() if name != "features"}
+        return others | {"descriptions": np.asarray(descriptions)}
+
+    @property
+    def _stride(self) -> int:
+        return max(1, self.frames.shape[0] // PHASES)
+
+    def _most(self, tracks: Mapping[str, Any]) -> int:
+        """Return the number of segments of the longest track."""
+        if "descriptions" in tracks:
+            return tracks["descriptions"].shape[2]
+        return max(tracks["features"].shape[1] // self.frames.shape[0], 1)
+
+    def _inputs(
+        self, tracks: Tracks, phase: jax.Array, number: jax.Array, mask: jax.Array
+    ) -> Inputs:
+        """Return the segments of the given numbers, [n, S], on a grid of the given phase, [n]."""
+        weight, position = mask.astype(jnp.float32), tracks.get("position")
+        if "descriptions" in tracks:
+            rows = jnp.arange(len(number))[:, None]
+            x = {"description": tracks["descriptions"][rows, phase[:, None], number]}
+            return Inputs(x, weight, position=position)
+        segments = self._segments(tracks["features"], tracks["num_frames"], phase, number)
+        x = {"segments": segments, "description": self._describe(segments)}
+        return Inputs(x, weight, position=position)
+
+    def _segments(
+        self, frames: jax.Array, num_frames: jax.Array, phase: jax.Array, number: jax.Array
+    ) -> jax.Array:
+        """Cut standardised segments, [n, S, T, F]."""
+        size = self.frames.shape[0]
+        starts = phase[:, None] * self._stride + number * size
+        cut = jax.vmap(lambda at: cut_frames(frames, num_frames, at, size), in_axes=1, out_axes=1)
+        return self.frames.standardise(cut(starts))
+
+    def _describe(self, segments: jax.Array) -> jax.Array:
+        return (describe(segments) - self.mean) * self.scale
+
+
+def describe(segments: jax.Array) -> jax.Array:
+    """Describe segments by their mean and modulation per band, [..., T, F] -> [..., (1 + O) F].
+
+    Modulation is the log energy of the Haar wavelets of each of O octaves, from half the frame
+    rate downwards: how much a band changes, from roughness and rhythm to slow swells (modulation
+    energies tell genres apart: McKinney and Breebaart 2003). T gives fewer octaves if it is short.
+    """
+    parts, smooth = [segments.mean(axis=-2)], segments
+    for _ in range(min(OCTAVES, segments.shape[-2].bit_length() - 1)):
+        even = smooth[..., : smooth.shape[-2] // 2 * 2, :]
+        first, second = even[..., ::2, :], even[..., 1::2, :]
+        energy = 0.5 * jnp.square(first - second).mean(axis=-2)
+        parts.append(0.5 * jnp.log(energy + SILENCE))
+        smooth = (first + second) / 2
+    return jnp.concatenate(parts, axis=-1)
+
+
+def augment(segments: jax.Array, strength: float, key: jax.Array) -> jax.Array:
+    """Change standardised segments of spectrograms, [n, S, T, F], as recordings may differ.
+
+    Gain and tilt of the spectrum are normal with deviation `strength`, the same for each half of
+    a track's segments. A block of up to an eighth of the frames and one of the bands are set to
+    0, the mean (SpecAugment, Park et al. 2019), in each segment.
+    """
+    count, number, frames, bands = segments.shape
+    level_key, time_key, band_key = jax.random.split(key, 3)
+    gain, tilt = jax.random.normal(level_key, (2, count, 2, 1, 1))
+    level = strength * (gain + tilt * jnp.linspace(-1, 1, bands))
+    time = _outside_block(time_key, (count, number), frames)[..., None]
+    band = _outside_block(band_key, (count, number), bands)[..., None, :]
+    return (segments + _by_half(level, number)) * time * band
+
+
+def _by_half(values: jax.Array, number: int) -> jax.Array:
+    """Give every other of a track's segments the same, [n, 2, ...] -> [n, S, ...]."""
+    return values[:, jnp.arange(number) % 2]
+
+
+def _outside_block(key: jax.Array, shape: tuple[int, int], size: int) -> jax.Array:
+    """Return 0 inside a random block of up to an eighth of an axis, else 1, [*shape, size]."""
+    start_key, width_key = jax.random.split(key)
+    width = jax.random.randint(width_key, (*shape, 1), 0, size // 8 + 1)
+    start = jax.random.randint(start_key, (*shape, 1), 0, size - width + 1)
+    at = jnp.arange(size)
+    return ((at < start) | (at >= start + width)).astype(jnp.float32)
+
+
+def measure_descriptions(
+    config: Mapping[str, Any], records: Records, max_tracks: int = 1000
+) -> Statistics:
+    """Measure the descriptions of segments, of as many tracks, evenly spaced."""
+    size = config["model"]["segment_frames"]
+    mean, scale = scaling(records.statistics["features"])
+    describe_one, parts = jax.jit(describe), []  # one shape, whatever the tracks' lengths
+    for position in np.linspace(0, len(records) - 1, min(len(records), max_tracks)).astype(int):
+        (frames,) = records.load([position])["features"]
+        frames = np.resize(frames, (max(len(frames) // size, 1) * size, frames.shape[1]))
+        segments = (frames.reshape(-1, size, frames.shape[1]).astype(np.float32) - mean) * scale
+        parts += [np.asarray(describe_one(segment)) for segment in segments]
+    return Statistics.of(np.stack(parts))
