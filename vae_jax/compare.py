@@ -9,15 +9,15 @@ matter; it does not say how far another training or another collection would.
 """
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from vae_jax import process
 from vae_jax.clustering import metrics_file
 from vae_jax.config import AUTO
 from vae_jax.errors import UserError
@@ -111,7 +111,7 @@ class Summary:
 def main(directories: Sequence[str], output: str | None, label_run: str) -> None:
     """Print one table per run and, with `output`, write one line per run and method."""
     if not directories:
-        raise UserError("no folder is given: python -m vae_jax.compare results/a results/b.")
+        raise UserError("no folder is given: name results, as in results/a results/b.")
     if output and Path(output).suffix not in WRITERS:
         raise UserError(f"--output={output} must end in {' or '.join(WRITERS)}.")
     runs = [(where, rows) for where in directories for rows in _runs(where, label_run)]
@@ -326,10 +326,7 @@ def run() -> None:
     label_run = flags.DEFINE_enum(
         "label_run", "latest", ["latest", "all"], "Which runs of each folder to compare."
     )
-    try:
-        app.run(lambda argv: main(argv[1:], output.value, label_run.value))
-    except UserError as error:
-        sys.exit(f"vae_jax: {error}")
+    process.run_command(lambda argv: main(argv[1:], output.value, label_run.value))
 
 
 if __name__ == "__main__":

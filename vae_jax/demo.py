@@ -8,17 +8,17 @@ Clusters found in it show that the software works. They prove nothing about real
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import soundfile
-from absl import app, flags, logging
+from absl import flags, logging
 from scipy import signal
 
-from vae_jax import console
+from vae_jax import console, process
 from vae_jax.errors import UserError
 from vae_jax.storage import files
 
@@ -364,18 +364,13 @@ def _chord(name: str) -> tuple[int, ...]:
     return tuple(NOTES[name[0]] + offset for offset in CHORDS[name[1:]])
 
 
-def main(argv: list[str]) -> str | None:
-    """Run the command; a returned sentence is an error."""
+def main(argv: Sequence[str]) -> None:
+    """Run the command."""
     del argv
-    console.set_up_logging()
-    try:
-        synthesise(flags.FLAGS.outdir, seed=flags.FLAGS.seed)
-    except UserError as error:
-        return str(error)
-    return None
+    synthesise(flags.FLAGS.outdir, seed=flags.FLAGS.seed)
 
 
 if __name__ == "__main__":  # importing the module must not define flags: other commands share names
     flags.DEFINE_string("outdir", "data/demo", "Where to write metadata.csv and the WAV files.")
     flags.DEFINE_integer("seed", 0, "Other seeds give other tracks.", lower_bound=0)
-    app.run(main)
+    process.run_command(main)

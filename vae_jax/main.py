@@ -4,25 +4,16 @@ python -m vae_jax.main --config=configs/mlp.py --config.manifest=PATH/metadata.c
     [--config.KEY=VALUE ...] [--outdir=DIR] [--stage=STAGE] [--checkpoint=DIR]
 """
 
-import contextlib
-import ctypes
 import json
-import multiprocessing
-import os
-import signal
-import sys
-import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
-from absl import app, flags, logging
+from absl import flags
 from ml_collections import config_flags
 
 from vae_jax import config as config_lib
-from vae_jax import console, report
-from vae_jax.errors import Preempted, UserError
+from vae_jax import presets, process, report
+from vae_jax.errors import UserError
 from vae_jax.parallel import processes
 from vae_jax.stages import runner
 
@@ -52,8 +43,6 @@ COORDINATOR = flags.DEFINE_string(
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job.", 1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, from 0.", 0)
-EXIT_PREEMPTED = os.EX_TEMPFAIL  # the same command continues
-M_ARENA_MAX = -8  # of glibc's malloc.h
 
 
 def main(argv: Sequence[str]) -> None:
@@ -62,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}: options are written --name=value.")
     config = flags.FLAGS.config
     if config is None:
-        raise UserError("no --config is given: try --config=configs/demo.py.")
+        raise UserError(f"no --config is given: name your own, or {', '.join(presets.names())}.")
     config_lib.validate(config)
     if PRINT_CONFIG.value:
         print(json.dumps(config_lib.to_dict(config), indent=2))
@@ -81,36 +70,18 @@ def main(argv: Sequence[str]) -> None:
     print(report.report(outdir, done.folders()))
 
 
-def define_config(argv: Sequence[str]) -> str:
-    """Define --config: a file, or the config inside --checkpoint where no file is given.
-
-    Returns the config's name, for messages.
-    """
-    given = flags.FlagValues()
-    for name in ("config", "checkpoint"):
-        flags.DEFINE_string(name, None, "", flag_values=given)
-    given([argv[0], *argv[1:]], known_only=True)
-    path = (given.config or "").split(":")[0]
-    if path and not Path(path).is_file():
-        raise UserError(f"--config={path} is not a file: name one of configs/*.py, or your own.")
-    if given.checkpoint and not given.config:
-        from vae_jax.training import checkpoints
-
-        directory = Path(given.checkpoint)
-        metadata = checkpoints.read_metadata(directory, checkpoints.best_step(directory))
-        config_flags.DEFINE_config_dict("config", config_lib.from_dict(metadata["config"]))
-        return f"the config in {directory}"
-    config_flags.DEFINE_config_file("config", None, "Config file, such as configs/mlp.py.")
-    return f"the config {path}"
-
-
 def parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parse the command line; whatever is wrong with it is a `UserError`."""
-    name = define_config(argv)
+    """Define --config and parse the command line; whatever is wrong with it is a `UserError`."""
+    argv = list(argv)
+    name = _define_config(argv)
     try:
         return flags.FLAGS(argv)
-    except flags.Error as error:
-        raise UserError(" ".join(str(error).split())) from error
+    except flags.UnrecognizedFlagError as error:
+        keys = [key for key in config_lib.all_keys() if key.split(".")[-1] == error.flagname]
+        hint = "".join(f" Did you mean --config.{key}?" for key in keys)
+        raise UserError(f"--{error.flagname} is not a flag.{hint or ' See --help.'}") from error
+    except flags.Error:
+        raise
     except Exception as error:  # a config file is a program, which can fail in any way
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(
@@ -118,87 +89,31 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         ) from error
 
 
-def run() -> None:
-    """Run `main` under absl; print what a user can mend as one sentence."""
-    _share_heaps()
-    console.set_up_logging()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
-    threading.excepthook = _end_with_thread
-    sys.unraisablehook = _pass_over_late_writers
-    # Ending at once leaves semaphores to Python's resource tracker, which warns as it removes them.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    try:
-        app.run(main, flags_parser=lambda argv: parse_flags(argv))
-    except UserError as error:
-        if "--debug" in sys.argv:
-            raise
-        _end(1, f"{error}")
-    except OSError as error:
-        if "--debug" in sys.argv:
-            raise
-        _end(1, _sentence(error))
-    except Preempted as error:
-        logging.warning("%s", error)
-        sys.exit(EXIT_PREEMPTED)
-    except RuntimeError as error:
-        if processes.is_alone() or "--debug" in sys.argv:
-            raise
-        cause = str(error).partition("\n")[0]
-        _end(1, f"another process of the job has ended ({cause}): start the job again.")
-    except KeyboardInterrupt:
-        _end(EXIT_PREEMPTED, "interrupted; the same command continues.")
+def _define_config(argv: list[str]) -> str:
+    """Define --config: a file, or the config inside --checkpoint where no file is given.
 
-
-def _share_heaps() -> None:
-    """Let all threads share two heaps; glibc would make up to eight for each core.
-
-    Orbax writes every checkpoint in a dozen new threads. Of many heaps these fragment now one, now
-    another: 40 KB with each of the first hundred checkpoints, on two cores, of two heaps 3 KB.
+    A preset's name in `argv` becomes its file. Returns the config's name, for messages.
     """
-    if "MALLOC_ARENA_MAX" not in os.environ:
-        with contextlib.suppress(AttributeError):  # other C libraries have no such function
-            ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
+    given = flags.FlagValues()
+    for name in ("config", "checkpoint"):
+        flags.DEFINE_string(name, None, "", flag_values=given)
+    given(argv, known_only=True)
+    if given.checkpoint and not given.config:
+        from vae_jax.training import checkpoints
 
-
-def _sentence(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
-    return f"{error.strerror or error}{where}; run again when that is mended."
-
-
-def _end_with_thread(failed: threading.ExceptHookArgs) -> None:
-    """End when a thread cannot write, as TensorBoard's: who waits for it would wait for ever."""
-    if isinstance(failed.exc_value, OSError) and "--debug" not in sys.argv:
-        _end(1, _sentence(failed.exc_value))
-    threading.__excepthook__(failed)
-
-
-def _pass_over_late_writers(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Say nothing of TensorStore's other writes, which end after the one that failed was raised."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        sys.__unraisablehook__(unraisable)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """End on a signal; training saves its state instead.
-
-    An exception would not do: libraries swallow it where they try an import or clean up.
-    """
-    _end(EXIT_PREEMPTED, "stopped; the same command continues.")
-
-
-def _end(status: int, sentence: str) -> NoReturn:
-    """End at once, since nothing half-written counts.
-
-    Libraries would wait for their threads, and these complain of what they then miss.
-    """
-    # Names of files may be anybody's, and would speak to the terminal.
-    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in sentence)
-    os.write(sys.stderr.fileno(), f"vae_jax: {shown}\n".encode(errors="backslashreplace"))
-    for worker in multiprocessing.active_children():
-        worker.kill()
-    os._exit(status)
+        directory = Path(given.checkpoint)
+        metadata = checkpoints.read_metadata(directory, checkpoints.best_step(directory))
+        config_flags.DEFINE_config_dict("config", config_lib.from_dict(metadata["config"]))
+        return f"the config in {directory}"
+    config_flags.DEFINE_config_file("config", None, "A preset, such as track, or a config file.")
+    if not given.config:
+        return "the config"
+    path = presets.resolve(given.config)
+    path_flags = {given.config: path}  # as in --config track
+    path_flags |= {f"{dashes}config={given.config}": f"--config={path}" for dashes in ("-", "--")}
+    argv[:] = [path_flags.get(argument, argument) for argument in argv]
+    return f"the config {path}"
 
 
 if __name__ == "__main__":
-    run()
+    process.run_command(main, parse_flags)

@@ -204,7 +204,8 @@ def test_requirements_install_without_the_code(tmp_path):
     for name in ("setup.py", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path)
     (tmp_path / "README.md").touch()
-    (tmp_path / "vae_jax").mkdir()
+    for name in ("vae_jax", "configs"):
+        (tmp_path / name).mkdir()
     (tmp_path / "vae_jax" / "__init__.py").touch()
     command = [sys.executable, "setup.py", "-q", "egg_info"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

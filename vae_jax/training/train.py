@@ -7,15 +7,11 @@ would alone: a small model does not fill a machine.
 """
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -26,6 +22,7 @@ from vae_jax.console import Progress
 from vae_jax.errors import Preempted, UserError
 from vae_jax.parallel import devices, processes
 from vae_jax.parallel.seeds import over_seeds
+from vae_jax.process import StopRequest, stop_signals
 from vae_jax.storage import files
 from vae_jax.training import input_pipeline, mixture
 from vae_jax.training.checkpoints import BEST_METRIC, COMPLETE, Checkpoints, steps_in
@@ -83,7 +80,7 @@ def train(source: Source, description: Description, directory: Path) -> None:
 
 
 def _train(
-    source: Source, description: Description, directory: Path, stop_asked: "StopRequest"
+    source: Source, description: Description, directory: Path, stop_asked: StopRequest
 ) -> None:
     settings = description.config["train"]
     program = prepare(source, description)
@@ -217,35 +214,6 @@ def check_finite(values: Sequence[float], step: int, checkpoints: Checkpoints) -
         f"the loss is {said} at step {step}: lower config.train.learning_rate, or skip such "
         f"batches by config.train.skip_nonfinite ({last or 'there is no checkpoint yet'})."
     )
-
-
-class StopRequest:
-    """Set by SIGTERM or SIGINT: finish the steps in flight, save and leave."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __bool__(self) -> bool:
-        return self.asked
-
-
-@contextmanager
-def stop_signals() -> Iterator[StopRequest]:
-    """Turn SIGTERM and SIGINT into a request to stop; a second SIGINT interrupts at once."""
-    request, previous = StopRequest(), {}
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        request.asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    if threading.current_thread() is threading.main_thread():  # as Python demands
-        for number in (signal.SIGTERM, signal.SIGINT):
-            previous[number] = signal.signal(number, handle)
-    try:
-        yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def to_host(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:

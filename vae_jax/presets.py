@@ -1,0 +1,44 @@
+"""The configs that come with the package, found by name from any folder."""
+
+from pathlib import Path
+
+from vae_jax.errors import UserError
+
+
+def names() -> list[str]:
+    """Return the presets' names, such as "track"."""
+    return sorted(path.stem for path in _folder().glob("*.py") if path.stem != "__init__")
+
+
+def resolve(config: str) -> str:
+    """Return a config file, with its variant, for what a user writes as --config.
+
+    Parameters
+    ----------
+    config
+        A file, or a preset's name (also as configs/NAME.py), each perhaps with `:variant`.
+
+    Raises
+    ------
+    UserError
+        If there is neither such a file nor such a preset.
+    """
+    name, colon, variant = config.partition(":")
+    path = Path(name)
+    is_name = name == path.stem or path == Path("configs", f"{path.stem}.py")
+    preset = _folder() / f"{path.stem}.py"
+    if not path.is_file() and is_name and path.stem in names():
+        path = preset
+    if not path.is_file():
+        raise UserError(
+            f"--config={config} is neither a file nor a preset: name your own file, or one of "
+            f"{', '.join(names())}."
+        )
+    return f"{path}{colon}{variant}"
+
+
+def _folder() -> Path:
+    """Return the folder of presets: inside the package where it is installed, else beside it."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
