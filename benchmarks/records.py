@@ -104,9 +104,8 @@ def _opening(directory: Path, sizes: Sizes) -> Line:
 
 
 def _examples(frames: int, count: int) -> list[dict[str, Any]]:
-    texts = dict.fromkeys(layout.TEXT_COLUMNS, "some text")
     values = np.random.default_rng(0).normal(0, 1, (frames, BANDS)).astype(np.float16)
-    return [{"id": f"{i}", "duration": 30.0, **texts, "features": values} for i in range(count)]
+    return [{"id": f"{i}", "duration": 30.0, "features": values} for i in range(count)]
 
 
 def writing(path: Path, count: int, frames: int) -> Callable[[], Any]:

@@ -74,8 +74,7 @@ def _write_shard(path: Path, tracks: range, values: np.ndarray, serialize: Any) 
     with files.atomic_write(path) as file:
         for track, array in zip(tracks, values, strict=True):
             offsets.append(file.tell())
-            texts = dict.fromkeys(layout.TEXT_COLUMNS, "") | {"label": label(track)}
-            example = {"id": f"track-{track}", "duration": 30.0, **texts, "features": array}
+            example = {"id": f"track-{track}", "duration": 30.0, "features": array}
             tfrecord.write_record(file, serialize(example))
     return offsets
 

@@ -62,7 +62,7 @@ class Run:
     @cached_property
     def _records_name(self) -> str:
         """One per manifest file, feature settings and given lyrics."""
-        path, feature = urls.absolute(self.config.manifest), self.config.feature
+        path, feature = urls.resolved(self.config.manifest), self.config.feature
         made_from = [path, config_lib.feature_settings(feature.to_dict())]
         if self.lyrics:
             made_from.append(self.lyrics)
@@ -86,7 +86,8 @@ class Run:
         if self.checkpoint and model == "vae":
             return self.checkpoint
         config = self.model_config(model)
-        made_from = [self.records.fingerprint, self.conditions]
+        conditions = dict(zip(self.records.ids.tolist(), self.conditions, strict=False))
+        made_from = [self.records.content, conditions]
         made_from += [config[key] for key in ("feature", "model", "train", "seed", "num_seeds")]
         suffix = "" if model == "vae" else f"-{model}"
         name = f"{config['name']}{suffix}-{files.fingerprint(*made_from)[:8]}"

@@ -13,7 +13,7 @@ from tests.conftest import as_tfds_reads, write_collection
 from vae_jax import manifest
 from vae_jax.config import get_config
 from vae_jax.errors import UserError
-from vae_jax.features import extract, pool
+from vae_jax.features import extract, extractors, origins, pool, shards
 from vae_jax.records import layout, reader
 from vae_jax.storage import files
 
@@ -65,7 +65,8 @@ def test_records_hold_every_track_in_manifest_order(collection, directory):
     stored = reader.Records(directory)
     assert stored.ids.tolist() == [f"track-{i}" for i in range(14)]
     example = as_tfds_reads(directory)[5]
-    assert (example["id"], example["label"], example["duration"]) == (b"track-5", b"chord", 1)
+    assert sorted(example) == ["duration", "features", "id"]  # no labels: they never train
+    assert (example["id"], example["duration"]) == (b"track-5", 1)
     features = stored.load(range(14))["features"]
     assert features.shape == (14, 16)
     statistics = stored.statistics["features"]
@@ -106,6 +107,114 @@ def test_removed_rows_leave_no_shards_behind(collection, directory):
     run(collection, directory)
     assert len(contents(directory)) == 1
     assert len(reader.Records(directory)) == 3
+
+
+def decoded(monkeypatch, collection, directory):
+    """Extract in this process; return the changed flag and the tracks that were decoded."""
+    seen, extract_one = [], extractors.AudioExtractor.__call__
+
+    def note(self, track):
+        seen.append(track.id)
+        return extract_one(self, track)
+
+    monkeypatch.setattr(extractors.AudioExtractor, "__call__", note)
+    monkeypatch.setattr(pool, "run", lambda jobs, *rest: [shards.write_shard(job) for job in jobs])
+    changed, _ = run(collection, directory)
+    return changed, seen
+
+
+def edit(collection, change):
+    """Rewrite the manifest's rows below its header."""
+    header, *rows = collection.read_text().splitlines()
+    collection.write_text("\n".join([header, *change(rows)]) + "\n")
+
+
+NO_CHANGE_OF_SOUND = {
+    "label edited": lambda rows: [row.replace("chord", "noise") for row in rows],
+    "lyrics edited": lambda rows: [f"{row},la la {i}" for i, row in enumerate(rows)],
+    "rows reordered": lambda rows: rows[::-1],
+    "a row removed": lambda rows: rows[:5] + rows[6:],
+    "a row added": lambda rows: [rows[0], "new,audio/3.wav,", *rows[1:]],
+}
+
+
+@pytest.mark.parametrize("what", NO_CHANGE_OF_SOUND)
+def test_no_track_is_decoded_again_for_a_change_of_rows(collection, directory, monkeypatch, what):
+    before = reader.Records(directory)
+    known = dict(zip(before.ids.tolist(), before.load(range(14))["features"], strict=True))
+    if what == "lyrics edited":
+        header, *rows = collection.read_text().splitlines()
+        collection.write_text("\n".join([f"{header},lyrics", *rows]) + "\n")
+    edit(collection, NO_CHANGE_OF_SOUND[what])
+    changed, seen = decoded(monkeypatch, collection, directory)
+    assert changed == (what not in ("label edited", "lyrics edited"))
+    assert seen == (["new"] if what == "a row added" else [])
+    after = reader.Records(directory)
+    assert sorted(after.ids) == sorted(manifest.read(collection).ids)
+    loaded = after.load(range(len(after)))["features"]
+    for id_, features in zip(after.ids.tolist(), loaded, strict=True):
+        np.testing.assert_array_equal(features, known.get(id_, known["track-3"]))
+    is_same_set = what in ("label edited", "lyrics edited", "rows reordered")
+    assert (after.content == before.content) == is_same_set
+    assert not (directory / ".previous").exists()
+
+
+def test_files_that_were_only_touched_are_told_by_their_checksums(
+    collection, directory, monkeypatch
+):
+    before = contents(directory), reader.Records(directory).content
+    for path in (collection.parent / "audio").iterdir():
+        os.utime(path, (1e9, 1e9))
+    assert decoded(monkeypatch, collection, directory) == (False, [])
+    assert (contents(directory), reader.Records(directory).content) == before
+    monkeypatch.setattr(origins, "checksum", lambda track: pytest.fail("their times were noted"))
+    assert run(collection, directory) == (False, [])
+
+
+def test_a_manifest_that_was_copied_takes_the_records_beside_its_own(
+    collection, directory, tmp_path, monkeypatch
+):
+    shutil.copytree(collection.parent, tmp_path / "copy", copy_function=shutil.copy)
+    changed, seen = decoded(monkeypatch, tmp_path / "copy" / "metadata.csv", tmp_path / "other")
+    assert (changed, seen) == (True, [])
+    assert contents(tmp_path / "other") == contents(directory)
+
+
+def test_a_file_that_changes_while_it_is_read_fails_and_is_read_again_later(
+    collection, directory, monkeypatch
+):
+    sound, rate = soundfile.read(collection.parent / "audio" / "0.wav")
+    path, extract_one = collection.parent / "audio" / "5.wav", extractors.AudioExtractor.__call__
+    soundfile.write(path, sound * 0.3, rate)
+
+    def slow(self, track):
+        result = extract_one(self, track)
+        if track.id == "track-5":
+            soundfile.write(path, np.append(sound, sound) * 0.5, rate)
+        return result
+
+    monkeypatch.setattr(extractors.AudioExtractor, "__call__", slow)
+    monkeypatch.setattr(pool, "run", lambda jobs, *rest: [shards.write_shard(job) for job in jobs])
+    _, [failure] = run(collection, directory)
+    assert (failure.id, "changed while it was read" in failure.reason) == ("track-5", True)
+    monkeypatch.setattr(extractors.AudioExtractor, "__call__", extract_one)
+    changed, failures = run(collection, directory)
+    assert (changed, failures) == (True, [])
+
+
+def test_a_damaged_record_that_was_known_is_extracted_again(collection, directory, monkeypatch):
+    expected = reader.Records(directory).load(range(14))["features"]
+    shard = layout.shard_path(directory, 1)
+    data, times = bytearray(shard.read_bytes()), shard.stat()
+    data[100] ^= 1
+    shard.write_bytes(data)
+    os.utime(shard, ns=(times.st_atime_ns, times.st_mtime_ns))  # as a disk's own fault
+    edit(collection, lambda rows: rows[1:])
+    _, seen = decoded(monkeypatch, collection, directory)
+    assert seen == ["track-4"]
+    np.testing.assert_array_equal(
+        reader.Records(directory).load(range(13))["features"], expected[1:]
+    )
 
 
 def test_a_changed_audio_file_redoes_its_shard(collection, directory):

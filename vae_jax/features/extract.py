@@ -5,7 +5,7 @@ pipeline write those that are missing or out of date, and finishes the records d
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +14,8 @@ import numpy as np
 from absl import logging
 
 from vae_jax.errors import UserError
-from vae_jax.features import extractors, pool
+from vae_jax.features import extractors, known, pool
+from vae_jax.features.known import Known
 from vae_jax.features.shards import Failure, ShardJob, is_done
 from vae_jax.manifest import Manifest
 from vae_jax.parallel.cores import num_cores
@@ -63,6 +64,9 @@ def extract(
         object_store.synchronise(store, directory)
     todo = [job for job in jobs if not is_done(job)]
     _announce(jobs, todo, store or directory)
+    if todo and feature["runner"] == "local":
+        known.keep(directory, (job.shard for job in todo))
+        todo = _with_known(todo, known.find(directory, todo[0].made_by))
     if todo:
         (directory / layout.INDEX).unlink(missing_ok=True)  # not whole until finished again
         if store:
@@ -79,6 +83,7 @@ def extract(
             f"{failures[0].id!r}, failed because {failures[0].reason}."
         )
     _finish(directory, markers)
+    known.forget(directory)
     if store:
         object_store.finish(store, directory)
     return bool(todo), failures
@@ -108,6 +113,14 @@ def _plan(
         for k, tracks in enumerate(chunks)
     ]
     return jobs, processes
+
+
+def _with_known(jobs: Sequence[ShardJob], records: Mapping[str, Known]) -> list[ShardJob]:
+    """Give each job the records of its tracks that are known."""
+    return [
+        replace(job, known={id_: records[id_] for id_ in job.tracks.ids if id_ in records})
+        for job in jobs
+    ]
 
 
 def _beam() -> ModuleType:
@@ -161,5 +174,11 @@ def _finish(directory: Path, markers: Sequence[Mapping[str, Any]]) -> None:
         offsets=np.array([o for marker in markers for o in marker["offsets"]], np.int64),
     )
     layout.write_summary(
-        directory, {"fingerprint": fingerprint, "arrays": arrays, "statistics": statistics}
+        directory,
+        {
+            "fingerprint": fingerprint,
+            "content": layout.content(markers),
+            "arrays": arrays,
+            "statistics": statistics,
+        },
     )

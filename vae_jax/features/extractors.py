@@ -18,6 +18,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from vae_jax.errors import UserError
+from vae_jax.features.origins import WITH_LYRICS
 from vae_jax.manifest import Manifest, Track
 from vae_jax.records import layout
 from vae_jax.records.statistics import ArraySpec
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from vae_jax.features.spectral import AudioFeature
 
 TIME_LIMIT = 600  # s to read a file, beyond what the window takes to play
-WITH_LYRICS = ("lyrics_tfidf", "hybrid")
 LYRICS_VERSION = 1  # raise it when the same lyrics and settings give another embedding
 LYRICS_MARKER = "lyrics-made-from.json"
 

@@ -4,12 +4,13 @@
 that any engine can run it: the local `pool`, or `beam`.
 """
 
+import functools
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,13 +19,14 @@ import numpy as np
 from vae_jax.config import feature_settings
 from vae_jax.features import extractors
 from vae_jax.features.extractors import Extracted
+from vae_jax.features.known import Known
+from vae_jax.features.origins import Origin, checksum, look
 from vae_jax.manifest import Manifest, Track
-from vae_jax.records import layout, object_store, tfrecord
+from vae_jax.records import layout, object_store, reader, tfrecord
 from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.storage import files, urls
-from vae_jax.storage.urls import Location
 
-FEATURE_VERSION = 1  # raise it when the same audio and settings give other features
+FEATURE_VERSION = 2  # raise it when the same audio and settings give other features
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class ShardJob:
         Tracks decoded at a time; has no effect on what is written.
     store
         The URL of a folder that finished shards are put into as well.
+    known
+        Records that may be taken as they are, by their tracks' ids.
     """
 
     directory: Path
@@ -72,21 +76,12 @@ class ShardJob:
     lyrics: str | None
     num_threads: int
     store: str | None = None
+    known: Mapping[str, Known] = field(default_factory=dict)
 
     @property
-    def fingerprint(self) -> str:
-        """Changes with the rows, the audio files' sizes and times, and how they are described."""
-        tracks, root = list(self.tracks), urls.parent(self.tracks.path)
-        states = urls.states(track.audio_path for track in tracks)
-        return files.fingerprint(
-            FEATURE_VERSION,
-            feature_settings(self.feature),
-            self.lyrics,
-            [
-                _track_fingerprint(track, state, root)  # a collection may move as a whole
-                for track, state in zip(tracks, states, strict=True)
-            ],
-        )
+    def made_by(self) -> str:
+        """Changes with the settings, and with how features are computed."""
+        return files.fingerprint(FEATURE_VERSION, feature_settings(self.feature), self.lyrics)
 
     def to_json(self) -> bytes:
         """Return the job as JSON, for workers anywhere."""
@@ -99,7 +94,8 @@ class ShardJob:
         job = cls(**json.loads(text))
         tracks = Manifest(**cast(dict[str, Any], job.tracks))
         tracks = replace(tracks, path=urls.location(tracks.path))
-        return replace(job, directory=Path(job.directory), tracks=tracks)
+        known = {id_: Known(Origin(*origin), *place) for id_, (origin, *place) in job.known.items()}
+        return replace(job, directory=Path(job.directory), tracks=tracks, known=known)
 
 
 def write_shard(
@@ -110,14 +106,18 @@ def write_shard(
     `on_track` is told what the extractor returned for each track, in the caller's thread.
     """
     extractor = extractors.build(job.feature, job.directory, job.lyrics)
-    specs = extractor.arrays
+    specs, tracks = extractor.arrays, list(job.tracks)
     missing = {name: spec.missing() for name, spec in specs.items()}
     statistics = {name: Statistics.none_of(spec) for name, spec in specs.items() if spec.shape}
     serialize, content = layout.serializer(specs), io.BytesIO()
-    tracks, ids, offsets, num_frames, failed = list(job.tracks), [], [], [], []
+    ids, offsets, checksums, num_frames, made_from = [], [], [], [], []
+    failed: list[Failure] = []
+    make = functools.partial(_make, job, extractor)
     with ThreadPoolExecutor(job.num_threads) as pool:
-        for track, result in zip(tracks, pool.map(extractor, tracks), strict=True):
+        made = pool.map(make, tracks, look(tracks, job.feature))
+        for track, (origin, data, result) in zip(tracks, made, strict=True):
             on_track(result)
+            made_from.append(origin)
             if isinstance(result, str):
                 failed.append(Failure.of(track, result))
                 continue
@@ -126,9 +126,9 @@ def write_shard(
             offsets.append(content.tell())
             arrays = missing | result.arrays
             num_frames.append(_count_frames(specs, arrays))
-            texts = {name: track.columns.get(name, "") for name in layout.TEXT_COLUMNS}
-            example = {"id": track.id, "duration": result.duration, **texts, **arrays}
-            tfrecord.write_record(content, serialize(example))
+            if data is None:
+                data = serialize({"id": track.id, "duration": result.duration, **arrays})
+            checksums.append(tfrecord.write_record(content, data))
             for name in statistics.keys() & result.arrays.keys():
                 part = Statistics.of(result.arrays[name], specs[name].isotropic)
                 statistics[name] = statistics[name].merge(part)
@@ -137,41 +137,85 @@ def write_shard(
         "statistics": {name: part.to_dict() for name, part in statistics.items()},
         "ids": ids,
         "offsets": offsets,
+        "checksums": checksums,
         "num_frames": num_frames,
         "failed": [failure.__dict__ for failure in failed],
     }
-    _save(job, content.getbuffer(), holds)
+    _save(job, made_from, content.getbuffer(), holds)
 
 
 def is_done(job: ShardJob) -> bool:
-    """Say whether a shard is finished, intact, and made from what the job describes."""
+    """Say whether a shard is finished, intact, and made from what the job describes.
+
+    Where files were only touched or copied, their new times are noted.
+    """
     marker = layout.intact_marker(job.directory, job.shard)
-    return marker is not None and marker["fingerprint"] == job.fingerprint
+    if marker is None or marker.get("made_by") != job.made_by:
+        return False
+    tracks = list(job.tracks)
+    now, before = look(tracks, job.feature), [Origin(*origin) for origin in marker["origins"]]
+    if len(now) != len(before) or not all(map(Origin.is_same, now, before, tracks)):
+        return False
+    if any(new.state != old.state for new, old in zip(now, before, strict=True)):
+        pairs = zip(now, before, strict=True)
+        marker["origins"] = [old._replace(state=new.state) for new, old in pairs]
+        files.write_sealed_json(layout.marker_path(job.directory, job.shard), marker)
+    return True
 
 
-def _save(job: ShardJob, content: memoryview, holds: Mapping[str, Any]) -> None:
+def _make(
+    job: ShardJob, extractor: extractors.Extractor, track: Track, origin: Origin
+) -> tuple[Origin, bytes | None, Extracted | str]:
+    """Return what a record is made from, its bytes if they are known, and what it holds."""
+    known = job.known.get(track.id)
+    if known and origin.is_same(known.origin, track):
+        content = tfrecord.read_record(known.path, known.begin, known.end)
+        held = content and _read(content, track.id, extractor.arrays)
+        if held:
+            return known.origin._replace(state=origin.state), content, held
+    if origin.state is not None:
+        origin = origin._replace(checksum=checksum(track))
+    result = extractor(track)
+    if look([track], job.feature)[0].state != origin.state:
+        changed = "it changed while it was read: run again when it is complete"
+        return origin._replace(state=None, checksum=None), None, changed
+    return origin, None, result
+
+
+def _read(content: bytes, id_: str, specs: Mapping[str, ArraySpec]) -> Extracted | None:
+    """Return what the extractor gave for a record; None if it is of another track.
+
+    The extractor gave no array for a missing modality.
+    """
+    place = np.zeros(1, np.int64), np.full(1, len(content))
+    try:
+        ids, stacked = reader.decode(content, *place, specs)
+    except (KeyError, ValueError):
+        return None
+    if ids != [id_.encode()]:
+        return None
+    arrays = {name: array[0] for name, array in stacked.items()}
+    lacking = {name for name in arrays if not arrays.get(f"has_{name}", True)}
+    return Extracted({name: array for name, array in arrays.items() if name not in lacking})
+
+
+def _save(
+    job: ShardJob, origins: Sequence[Origin], content: memoryview, holds: Mapping[str, Any]
+) -> None:
     """Write a shard's records, then the marker that says what it is made from and holds."""
     path = layout.shard_path(job.directory, job.shard)
     with files.atomic_write(path) as file:
         file.write(content)
     made_from = {
-        "fingerprint": job.fingerprint,
+        "made_by": job.made_by,
+        "origins": origins,
+        "fingerprint": files.fingerprint(job.made_by, [origin.content for origin in origins]),
         "file": layout.file_state(path),
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     files.write_sealed_json(layout.marker_path(job.directory, job.shard), {**made_from, **holds})
     if job.store:
         object_store.put_shard(job.store, job.directory, job.shard)
-
-
-def _track_fingerprint(track: Track, state: list[Any] | None, root: Location) -> list[Any]:
-    return [
-        track.id,
-        track.audio_path and urls.relative(track.audio_path, root),
-        state,
-        [track.columns.get(name, "") for name in layout.TEXT_COLUMNS],
-        hashlib.sha256(track.lyrics.encode()).hexdigest(),
-    ]
 
 
 def _count_frames(specs: Mapping[str, ArraySpec], arrays: Mapping[str, np.ndarray]) -> int:

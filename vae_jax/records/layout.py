@@ -26,7 +26,6 @@ STATISTICS = "statistics.json"
 LYRICS = "lyrics.json"
 METADATA = ("dataset_info.json", "features.json")  # that TFDS reads
 SUMMARIES = (INDEX, LYRICS, *METADATA)  # what `statistics.json` vouches for
-TEXT_COLUMNS = ("label", "language", "genre")
 
 
 class DamagedRecord(UserError):
@@ -38,14 +37,13 @@ class DamagedRecord(UserError):
 
 
 def tfds_features(arrays: Mapping[str, ArraySpec]) -> Any:
-    """Return the TFDS description of a record: id, texts, duration (s) and the arrays."""
+    """Return the TFDS description of a record: id, duration (s) and the arrays; never labels."""
     import tensorflow_datasets as tfds
 
     return tfds.features.FeaturesDict(
         {
             "id": tfds.features.Text(),
             "duration": tfds.features.Scalar(np.float32),
-            **{name: tfds.features.Text() for name in TEXT_COLUMNS},
             **{
                 name: tfds.features.Tensor(
                     shape=spec.shape, dtype=np.dtype(spec.dtype), encoding="bytes"
@@ -110,6 +108,11 @@ def marker_path(directory: Path, shard: int) -> Path:
     return directory / f"shard-{shard:05d}.json"
 
 
+def shard_of(marker: Path) -> Path:
+    """Return the TFRecord file that a marker is about."""
+    return shard_path(marker.parent, int(marker.stem.rpartition("-")[2]))
+
+
 def file_state(path: Path) -> list[int]:
     """Return what changes when a file is written: its size and its time of modification (ns)."""
     state = path.stat()
@@ -135,6 +138,12 @@ def intact_marker(directory: Path, shard: int) -> dict[str, Any] | None:
 def fingerprint(markers: Iterable[Mapping[str, Any]]) -> str:
     """Return the fingerprint of all shards together, in order."""
     return files.fingerprint([marker["fingerprint"] for marker in markers])
+
+
+def content(markers: Iterable[Mapping[str, Any]]) -> str:
+    """Return the fingerprint of all records' bytes, whatever their order."""
+    pairs = [pair for m in markers for pair in zip(m["ids"], m["checksums"], strict=True)]
+    return files.fingerprint(sorted(pairs))
 
 
 def shard_files(directory: Path, from_shard: int) -> list[Path]:

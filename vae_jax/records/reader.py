@@ -1,14 +1,7 @@
-"""Feature records: sharded TFRecord files with an index, readable by TFDS, without TensorFlow.
+"""Random access to finished feature records, every one verified.
 
-A records directory holds, per shard, a TFRecord file and a JSON marker that says what the shard
-was made from; then `index.npz` (where each record lies), `statistics.json` (mean and standard
-deviation for standardisation), `lyrics.json` (the fitted embedding, where lyrics are embedded) and
-the TFDS metadata, so that a TensorFlow user can read it with
-`tfds.builder_from_directory(directory).as_dataset()`. `features.extract` writes it,
-`input_pipeline` and `embed` read it.
-
-The framing is TensorFlow's: length (uint64), masked CRC32C of the length, data, masked CRC32C of
-the data, all little-endian.
+`features.extract` writes them, `input_pipeline` and `embedding` read them; `layout` says which
+files they are.
 """
 
 import functools
@@ -16,7 +9,7 @@ import math
 import mmap
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +46,9 @@ class Records:
     statistics
         Per array, for standardisation.
     fingerprint
-        Changes whenever any record may have changed.
+        Changes whenever any record may have changed, or their order.
+    content
+        Changes with the records' bytes alone.
     """
 
     def __init__(self, directory: str | os.PathLike) -> None:
@@ -63,6 +58,7 @@ class Records:
         self.ids, self._shards, self._offsets = index["ids"], index["shards"], index["offsets"]
         self.num_frames = index["num_frames"]
         self.fingerprint: str = summary["fingerprint"]
+        self.content: str = summary["content"]
         self.arrays = arrays_from_dict(summary["arrays"])
         self.statistics = {
             name: Statistics.from_dict(values) for name, values in summary["statistics"].items()
@@ -103,11 +99,11 @@ class Records:
         """
         positions = np.asarray(positions)
         content, begin, end = self._read(positions)
-        buffer = np.frombuffer(content, np.uint8)
         try:
-            places = tf_example.locate(buffer, begin + HEADER_BYTES, end - FOOTER_BYTES)
-            self._check_ids(positions, tf_example.values(content, places["id"]))
-            return {name: _array(content, places[name], spec) for name, spec in self.arrays.items()}
+            places = (begin + HEADER_BYTES, end - FOOTER_BYTES)
+            ids, arrays = decode(content, *places, self.arrays)
+            self._check_ids(positions, ids)
+            return arrays
         except (KeyError, ValueError) as error:
             what = f"it holds other features: {error}"
             raise DamagedRecord(self._path(positions[0]), what) from error
@@ -153,6 +149,21 @@ class Records:
 
     def _path(self, position: int) -> Path:
         return shard_path(self.directory, int(self._shards[position]))
+
+
+def decode(
+    content: bytes, begin: np.ndarray, end: np.ndarray, specs: Mapping[str, ArraySpec]
+) -> tuple[list[bytes], dict[str, Any]]:
+    """Return the ids and the arrays of n records, whose data lie in given places, [n] int64.
+
+    Raises
+    ------
+    KeyError, ValueError
+        If they hold other features.
+    """
+    places = tf_example.locate(np.frombuffer(content, np.uint8), begin, end)
+    arrays = {name: _array(content, places[name], spec) for name, spec in specs.items()}
+    return tf_example.values(content, places["id"]), arrays
 
 
 def _run(shard: mmap.mmap | bytes, begin: int, end: int) -> bytes:

@@ -31,9 +31,9 @@ def location(text: str | os.PathLike) -> Location:
     return str(text) if _URL.match(str(text)) else Path(text)
 
 
-def absolute(text: str | os.PathLike) -> str:
-    """Return a location as text that means the same from any folder."""
-    return str(item.absolute() if isinstance(item := location(text), Path) else item)
+def resolved(text: str | os.PathLike) -> str:
+    """Return a location as text that is the same from any folder, however it is spelt."""
+    return str(item.resolve() if isinstance(item := location(text), Path) else item)
 
 
 def join(folder: Location, name: str) -> Location:

@@ -1,0 +1,99 @@
+"""Records that earlier runs have made, for tracks that are still what they were made from.
+
+Rows that were added, removed or reordered move tracks to other shards; their records move along
+instead of being extracted again. So do those of a manifest that was moved or copied.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from vae_jax.errors import UserError
+from vae_jax.features.origins import Origin
+from vae_jax.records import layout
+from vae_jax.storage import files
+
+PREVIOUS = ".previous"  # shards that are being replaced, inside the records directory
+
+
+class Known(NamedTuple):
+    """Where a finished record lies, and what it was made from.
+
+    Attributes
+    ----------
+    path, begin, end
+        The shard's file, and the framed record's place in it, in bytes.
+    """
+
+    origin: Origin
+    path: str
+    begin: int
+    end: int
+
+
+def keep(directory: Path, shards: Iterable[int]) -> None:
+    """Keep finished shards that are about to be written anew, under names of their own."""
+    folder = directory / PREVIOUS
+    for shard in shards:
+        marker = layout.intact_marker(directory, shard)
+        if marker is not None:
+            folder.mkdir(exist_ok=True)
+            for path in (layout.shard_path(directory, shard), layout.marker_path(directory, shard)):
+                suffix = ".json" if path.suffix == ".json" else ".records"
+                _link(path, folder / f"{marker['sha256'][:16]}{suffix}")
+
+
+def forget(directory: Path) -> None:
+    """Remove what `keep` kept."""
+    shutil.rmtree(directory / PREVIOUS, ignore_errors=True)
+
+
+def find(directory: Path, made_by: str) -> dict[str, Known]:
+    """Return the records by their tracks' ids that were made by the same features.
+
+    They lie in `directory` or, where that is new, in the folders beside it.
+    """
+    folders = [directory]
+    if not any(directory.glob("shard-*.json")) and not (directory / PREVIOUS).exists():
+        folders = sorted(path for path in directory.parent.glob("*") if path != directory)
+    found: dict[str, Known] = {}
+    for folder in folders:
+        markers = [(path, layout.shard_of(path)) for path in folder.glob("shard-*.json")]
+        markers += [
+            (path, path.with_suffix(".records")) for path in (folder / PREVIOUS).glob("*.json")
+        ]
+        for marker_path, shard_path in markers:
+            marker = _read(marker_path)
+            if marker.get("made_by") == made_by:
+                found |= _records(marker, shard_path)
+    return found
+
+
+def _records(marker: Mapping[str, Any], path: Path) -> dict[str, Known]:
+    """Return a shard's records, but for those that lack a part."""
+    failed = {failure["id"] for failure in marker["failed"]}
+    origins = {origin[0]: Origin(*origin) for origin in marker["origins"]}
+    ends: Sequence[int] = [*marker["offsets"][1:], marker["file"][0]]
+    return {
+        id_: Known(origins[id_], str(path), begin, end)
+        for id_, begin, end in zip(marker["ids"], marker["offsets"], ends, strict=True)
+        if id_ not in failed
+    }
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        return files.read_sealed_json(path)
+    except (OSError, UserError):
+        return {}
+
+
+def _link(path: Path, kept: Path) -> None:
+    """Keep a file under another name, which costs nothing where file systems know hard links."""
+    if not kept.exists():
+        try:
+            os.link(path, kept)
+        except OSError:
+            shutil.copy2(path, kept)
