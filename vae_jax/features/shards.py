@@ -94,7 +94,8 @@ class ShardJob:
         job = cls(**json.loads(text))
         tracks = Manifest(**cast(dict[str, Any], job.tracks))
         tracks = replace(tracks, path=urls.location(tracks.path))
-        known = {id_: Known(Origin(*origin), *place) for id_, (origin, *place) in job.known.items()}
+        places = cast(dict[str, list[Any]], job.known).items()
+        known = {id_: Known(Origin(*origin), *place) for id_, (origin, *place) in places}
         return replace(job, directory=Path(job.directory), tracks=tracks, known=known)
 
 
