@@ -1,5 +1,6 @@
 import contextlib
 import json
+import math
 
 import pytest
 from absl import flags
@@ -58,6 +59,15 @@ def test_a_key_that_this_version_does_not_know_is_named():
         ("cluster.num_clusters", True, "a whole number"),
         ("cluster.num_clusters", "banana", '"auto"'),
         ("cluster.num_clusters", None, "a whole number"),
+        ("model.encoder", "cnn", "one of mlp, conv2d"),
+        ("model.segment_dim", -1, "1 or more"),
+        ("model.num_segments", -3, "1 or more"),
+        ("model.contrast", -0.5, "0 or more"),
+        ("model.condition", "x" * 1001, "the name of a column"),
+        ("cluster.label", "x" * 1001, "the name of a column"),
+        ("visualize.color_by", ("label", "x" * 1001), "names of columns"),
+        ("manifest", "http://host/metadata.csv", "a path, or a URL"),
+        ("checkpoint_dir", "", "a folder"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_it_must_be(key, value, expected):
@@ -84,7 +94,56 @@ def test_the_number_of_clusters_is_a_number_or_auto_on_the_command_line(written,
     assert config_lib.from_dict(values).cluster.num_clusters == value
 
 
-RULES = sorted(set(config_lib._RULES) - {"baselines", "model.hidden_dims"})
+@pytest.mark.parametrize("name", config_lib.KEYS)
+def test_every_key_has_a_meaning_and_a_rule_that_takes_its_default_and_refuses_something(name):
+    key = config_lib.KEYS[name]
+    assert key.meaning
+    assert key.has_type(key.default)
+    assert key.default is None or key.rule.accepts(key.default)
+    absurd = {str: ["http://" * 1000], tuple: [("?" * 2000,) * 100], bool: [2], object: [-1]}
+    assert not any(map(key.rule.accepts, absurd.get(key.value_type, [-1, math.nan])))
+
+
+def test_the_config_has_the_keys_of_the_table_with_their_types_and_nothing_else():
+    config = config_lib.get_config()
+    assert set(config_lib._names(config)) == set(config_lib.KEYS)
+    for name, key in config_lib.KEYS.items():
+        section, _, last = name.rpartition(".")
+        part = config[section] if section else config
+        assert part[last] == key.default
+        assert part.get_type(last) is key.value_type
+
+
+def test_two_configs_share_nothing():
+    changed = config_lib.get_config()
+    changed.cluster.num_clusters, changed.cluster.eps, changed.train.num_steps = "auto", 0.5, 7
+    assert config_lib.get_config().to_dict() != changed.to_dict()
+    assert config_lib.get_config().cluster.num_clusters == 10
+    assert config_lib.get_config().cluster.eps is None
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("model.latnet_dim", "did you mean config.model.latent_dim?"),
+        ("latent_dim", "did you mean config.model.latent_dim?"),
+        ("train.latent_dim", "did you mean config.model.latent_dim?"),
+        ("feature.samplerate", "did you mean config.feature.sample_rate?"),
+        ("cluster.k", "there are cluster.method, cluster.num_clusters,"),
+        ("xyz", "there are name, manifest, seed,"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_one_that_may_be_meant(written, expected):
+    config = config_lib.get_config()
+    section, _, last = written.rpartition(".")
+    (config[section] if section else config)[last] = 3
+    with pytest.raises(UserError, match="is not a config key") as error:
+        config_lib.validate(config)
+    assert expected in str(error.value)
+    assert f"config.{written} " in str(error.value)
+
+
+RULES = sorted(set(config_lib.KEYS) - {"baselines", "model.hidden_dims"})
 NUMBERS = st.floats() | st.integers(-(2**70), 2**70)
 
 
