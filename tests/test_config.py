@@ -68,6 +68,9 @@ def test_a_key_that_this_version_does_not_know_is_named():
         ("visualize.color_by", ("label", "x" * 1001), "names of columns"),
         ("manifest", "http://host/metadata.csv", "a path, or a URL"),
         ("checkpoint_dir", "", "a folder"),
+        ("visualize.min_dist", 1.5, "from 0 to 1"),
+        ("visualize.perplexity", 2e3, "at most 1000"),
+        ("visualize.n_neighbors", 1, "2 or more"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_it_must_be(key, value, expected):
@@ -164,12 +167,44 @@ def test_any_value_of_the_right_type_is_accepted_or_refused_in_a_sentence(key, v
 def test_what_a_model_would_ignore_is_refused(name, key):
     config = config_lib.get_config()
     config.model.name = name
+    config.feature.name = {"multimodal": "hybrid", "track": "mfcc_frames"}[name]
     if key == "ae":
         config.baselines = ("pca", "ae")
     else:
         config.model[key] = {"condition": "genre", "deterministic": True}[key]
     with pytest.raises(UserError, match=f"not for config.model.name={name}"):
         config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("model", "feature", "audio", "sees"),
+    [
+        ("mlp", "logmelspec", "mfcc", "mfcc, lyrics_tfidf, hybrid"),
+        ("mlp", "hybrid", "logmelspec", "hybrid with audio_feature=mfcc"),
+        ("conv2d", "mfcc", "mfcc", "mfcc_frames, logmelspec"),
+        ("conv2d", "hybrid", "logmelspec", "mfcc_frames, logmelspec"),
+        ("track", "lyrics_tfidf", "mfcc", "mfcc_frames, logmelspec"),
+        ("multimodal", "mfcc", "mfcc", "hybrid"),
+    ],
+)
+def test_a_model_that_cannot_see_the_features_is_refused_before_they_are_extracted(
+    model, feature, audio, sees
+):
+    config = config_lib.get_config()
+    config.model.name = model
+    config.feature.update(name=feature, audio_feature=audio)
+    with pytest.raises(UserError, match=rf"name={model} is not for .*name={feature}.*{sees}\."):
+        config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("model", "feature"),
+    [(model, name) for model in config_lib.SEEN for name in config_lib.SEEN[model]],
+)
+def test_a_model_takes_the_features_that_it_sees(model, feature):
+    config = config_lib.get_config()
+    config.model.name, config.feature.name = model, feature
+    config_lib.validate(config)
 
 
 def test_only_k_means_takes_sharded_latents():

@@ -34,7 +34,13 @@ from vae_jax.storage import urls
 
 FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid")
 AUDIO_FEATURES = ("mfcc", "logmelspec")  # that the hybrid can join to lyrics
-MODELS = ("mlp", "conv2d", "multimodal", "track")
+FRAMES = ("mfcc_frames", "logmelspec")  # features that change over time
+SEEN = {  # by each model
+    "mlp": ("mfcc", "lyrics_tfidf", "hybrid"),
+    "conv2d": FRAMES,
+    "multimodal": ("hybrid",),
+    "track": FRAMES,
+}
 CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
 PRIORS = ("normal", "mixture")
 PROJECTIONS = ("umap", "tsne", "pca")
@@ -63,7 +69,7 @@ _NUM_CLUSTERS = Rule(
 # The default, the rule, and the meaning with its unit.
 KEYS: dict[str, Key] = {
     "name": Key("default", _NAME, "names the default output folders"),
-    "manifest": Key("data/demo/metadata.csv", _LOCATION, "the CSV file that lists the tracks"),
+    "manifest": Key(None, _LOCATION, "the CSV file that lists the tracks; must be set", str),
     "seed": Key(0, _SEED, "of everything random"),
     "num_seeds": Key(1, at_least(1, 1024), "models trained together, with seeds from `seed` on"),
     "data_dir": Key("data", _LOCATION, "feature records go to <data_dir>/records/"),
@@ -93,7 +99,7 @@ KEYS: dict[str, Key] = {
     "feature.runner": Key(
         "local", one_of(("local", "beam")), 'of the extraction: "local" processes, or "beam"'
     ),
-    "model.name": Key("mlp", one_of(MODELS), "the model to train"),
+    "model.name": Key("mlp", one_of(tuple(SEEN)), "the model to train"),
     "model.latent_dim": Key(16, SIZE, "size of the latent; multimodal: of each modality's"),
     "model.hidden_dims": Key((256, 128), sizes(0), "of the encoder; the decoder mirrors them"),
     "model.channels": Key(
@@ -160,9 +166,9 @@ KEYS: dict[str, Key] = {
     "visualize.color_by": Key(
         ("label", "language", "genre"), COLUMNS, "manifest columns; the default ones where present"
     ),
-    "visualize.n_neighbors": Key(15, at_least(2), "UMAP: neighbours of each track"),
-    "visualize.min_dist": Key(0.1, NOT_NEGATIVE, "UMAP: least distance of points in the plane"),
-    "visualize.perplexity": Key(30.0, POSITIVE, "t-SNE"),
+    "visualize.n_neighbors": Key(15, at_least(2, 1000), "UMAP: neighbours of each track"),
+    "visualize.min_dist": Key(0.1, between(0, 1), "UMAP: least distance in the plane"),
+    "visualize.perplexity": Key(30.0, above_zero(1000), "t-SNE: a third of its neighbours"),
 }
 SECTIONS = tuple(dict.fromkeys(name.partition(".")[0] for name in KEYS))
 
@@ -189,6 +195,8 @@ def unknown_key(name: str) -> UserError:
     """Return the error that says that there is no such key, and which one may be meant."""
     last = {key.rpartition(".")[2]: key for key in reversed(KEYS)}
     section, _, word = name.rpartition(".")
+    if name in SECTIONS:
+        section, word = name, ""
     if close := difflib.get_close_matches(word, last, 1):
         hint = f"did you mean config.{last[close[0]]}?"
     else:
@@ -258,7 +266,15 @@ def _check_feature(feature: ConfigDict) -> None:
 
 def _check_model(config: ConfigDict) -> None:
     """Check that the model does what its keys ask for."""
-    model = config.model
+    model, feature = config.model, config.feature
+    is_fused = model.name == "mlp" and feature.name == "hybrid"
+    if feature.name not in SEEN[model.name] or (is_fused and feature.audio_feature in FRAMES):
+        raise UserError(
+            f"config.model.name={model.name} is not for config.feature.name={feature.name}"
+            + (f" with audio_feature={feature.audio_feature}" if is_fused else "")
+            + f": it sees {', '.join(SEEN[model.name])}"
+            + (" with audio_feature=mfcc." if is_fused else ".")
+        )
     if model.prior == "mixture" and model.deterministic:
         raise UserError(
             "config.model.prior=mixture is not for config.model.deterministic=True: a plain "
@@ -289,6 +305,16 @@ def feature_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
 def training_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `config.feature` that decide what a model learns."""
     return _without(feature, "num_workers", "runner", "shard_size")
+
+
+def shared_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of `config.feature` in which a model and new features must agree.
+
+    They may show other parts of tracks; the lyrics' embedding is the checkpoint's own.
+    """
+    which = ("duration", "min_duration", "excerpt")
+    lyrics = ("lyrics_embed_dim", "lyrics_max_features", "lyrics_weight")
+    return _without(training_settings(feature), *which, *lyrics)
 
 
 def _without(feature: Mapping[str, Any], *names: str) -> dict[str, Any]:
