@@ -292,11 +292,6 @@ def _check_model(config: ConfigDict) -> None:
                 )
 
 
-def all_keys() -> list[str]:
-    """Return all keys, such as "model.latent_dim"."""
-    return list(_RULES)
-
-
 def feature_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `config.feature` that decide what is stored."""
     return _without(feature, "num_workers", "runner", "lyrics_weight")

@@ -41,7 +41,7 @@ def check(run: Run, stages: Collection[str]) -> None:
     if run.config.manifest is None:
         raise UserError(
             "config.manifest is not set: name the CSV file that lists your tracks with "
-            "--config.manifest=PATH/metadata.csv, or try --config=configs/demo.py."
+            "--config.manifest=PATH/metadata.csv, or try --config=demo."
         )
     given = config_lib.get_config()
     if run.checkpoint:
