@@ -209,7 +209,7 @@ def count_parameters(folder: Path, model: str) -> int:
     network, view = described.build()
     objective = Objective(network, view, 1.0, 1, 0.0)
     tracks = Source(stored).load([0]) | {"position": jax.numpy.zeros(1, int)}
-    optimizer = make_optimizer(described.config["train"])
+    optimizer = make_optimizer(described.resolved["train"])
     state = jax.eval_shape(
         lambda key: init_state(objective, optimizer, key, tracks), jax.random.key(0)
     )

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import math
 
 import pytest
 from absl import flags
@@ -58,6 +59,18 @@ def test_a_key_that_this_version_does_not_know_is_named():
         ("cluster.num_clusters", True, "a whole number"),
         ("cluster.num_clusters", "banana", '"auto"'),
         ("cluster.num_clusters", None, "a whole number"),
+        ("model.encoder", "cnn", "one of mlp, conv2d"),
+        ("model.segment_dim", -1, "1 or more"),
+        ("model.num_segments", -3, "1 or more"),
+        ("model.contrast", -0.5, "0 or more"),
+        ("model.condition", "x" * 1001, "the name of a column"),
+        ("cluster.label", "x" * 1001, "the name of a column"),
+        ("visualize.color_by", ("label", "x" * 1001), "names of columns"),
+        ("manifest", "http://host/metadata.csv", "a path, or a URL"),
+        ("checkpoint_dir", "", "a folder"),
+        ("visualize.min_dist", 1.5, "from 0 to 1"),
+        ("visualize.perplexity", 2e3, "at most 1000"),
+        ("visualize.n_neighbors", 1, "2 or more"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_it_must_be(key, value, expected):
@@ -84,7 +97,56 @@ def test_the_number_of_clusters_is_a_number_or_auto_on_the_command_line(written,
     assert config_lib.from_dict(values).cluster.num_clusters == value
 
 
-RULES = sorted(set(config_lib._RULES) - {"baselines", "model.hidden_dims"})
+@pytest.mark.parametrize("name", config_lib.KEYS)
+def test_every_key_has_a_meaning_and_a_rule_that_takes_its_default_and_refuses_something(name):
+    key = config_lib.KEYS[name]
+    assert key.meaning
+    assert key.has_type(key.default)
+    assert key.default is None or key.rule.accepts(key.default)
+    absurd = {str: ["http://" * 1000], tuple: [("?" * 2000,) * 100], bool: [2], object: [-1]}
+    assert not any(map(key.rule.accepts, absurd.get(key.value_type, [-1, math.nan])))
+
+
+def test_the_config_has_the_keys_of_the_table_with_their_types_and_nothing_else():
+    config = config_lib.get_config()
+    assert set(config_lib._names(config)) == set(config_lib.KEYS)
+    for name, key in config_lib.KEYS.items():
+        section, _, last = name.rpartition(".")
+        part = config[section] if section else config
+        assert part[last] == key.default
+        assert part.get_type(last) is key.value_type
+
+
+def test_two_configs_share_nothing():
+    changed = config_lib.get_config()
+    changed.cluster.num_clusters, changed.cluster.eps, changed.train.num_steps = "auto", 0.5, 7
+    assert config_lib.get_config().to_dict() != changed.to_dict()
+    assert config_lib.get_config().cluster.num_clusters == 10
+    assert config_lib.get_config().cluster.eps is None
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("model.latnet_dim", "did you mean config.model.latent_dim?"),
+        ("latent_dim", "did you mean config.model.latent_dim?"),
+        ("train.latent_dim", "did you mean config.model.latent_dim?"),
+        ("feature.samplerate", "did you mean config.feature.sample_rate?"),
+        ("cluster.k", "there are cluster.method, cluster.num_clusters,"),
+        ("xyz", "there are name, manifest, seed,"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_one_that_may_be_meant(written, expected):
+    config = config_lib.get_config()
+    section, _, last = written.rpartition(".")
+    (config[section] if section else config)[last] = 3
+    with pytest.raises(UserError, match="is not a config key") as error:
+        config_lib.validate(config)
+    assert expected in str(error.value)
+    assert f"config.{written} " in str(error.value)
+
+
+RULES = sorted(set(config_lib.KEYS) - {"baselines", "model.hidden_dims"})
 NUMBERS = st.floats() | st.integers(-(2**70), 2**70)
 
 
@@ -105,12 +167,44 @@ def test_any_value_of_the_right_type_is_accepted_or_refused_in_a_sentence(key, v
 def test_what_a_model_would_ignore_is_refused(name, key):
     config = config_lib.get_config()
     config.model.name = name
+    config.feature.name = {"multimodal": "hybrid", "track": "mfcc_frames"}[name]
     if key == "ae":
         config.baselines = ("pca", "ae")
     else:
         config.model[key] = {"condition": "genre", "deterministic": True}[key]
     with pytest.raises(UserError, match=f"not for config.model.name={name}"):
         config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("model", "feature", "audio", "sees"),
+    [
+        ("mlp", "logmelspec", "mfcc", "mfcc, lyrics_tfidf, hybrid"),
+        ("mlp", "hybrid", "logmelspec", "hybrid with audio_feature=mfcc"),
+        ("conv2d", "mfcc", "mfcc", "mfcc_frames, logmelspec"),
+        ("conv2d", "hybrid", "logmelspec", "mfcc_frames, logmelspec"),
+        ("track", "lyrics_tfidf", "mfcc", "mfcc_frames, logmelspec"),
+        ("multimodal", "mfcc", "mfcc", "hybrid"),
+    ],
+)
+def test_a_model_that_cannot_see_the_features_is_refused_before_they_are_extracted(
+    model, feature, audio, sees
+):
+    config = config_lib.get_config()
+    config.model.name = model
+    config.feature.update(name=feature, audio_feature=audio)
+    with pytest.raises(UserError, match=rf"name={model} is not for .*name={feature}.*{sees}\."):
+        config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("model", "feature"),
+    [(model, name) for model in config_lib.SEEN for name in config_lib.SEEN[model]],
+)
+def test_a_model_takes_the_features_that_it_sees(model, feature):
+    config = config_lib.get_config()
+    config.model.name, config.feature.name = model, feature
+    config_lib.validate(config)
 
 
 def test_only_k_means_takes_sharded_latents():

@@ -198,7 +198,12 @@ def test_sigterm_saves_and_exits_with_its_own_status_and_the_same_command_contin
     [
         ([], "no --config is given"),
         (["--config=configs/nothing.py"], "configs/nothing.py"),
-        (["--config=CONFIG", "--config.model.latent_dmi=3"], "latent_dim"),
+        (["--config=CONFIG", "--config.model.latnet_dim=3"], "mean config.model.latent_dim?"),
+        (["--config=CONFIG", "--config.latent_dim=3"], "mean config.model.latent_dim?"),
+        (["--config=CONFIG", "--manifest=music.csv"], "mean --config.manifest?"),
+        (["--config=CONFIG", "--latent-dim=3"], "mean --config.model.latent_dim?"),
+        (["--config=CONFIG", "--outdri=a"], "mean --outdir?"),
+        (["--config=CONFIG"], "config.manifest is not set"),
         (["--config=CONFIG", "--config.model.latent_dim=many"], "latent_dim"),
         (["--config=CONFIG", "--config.train.learning_rate=nan"], "config.train.learning_rate"),
         (["--config=CONFIG", "--stage=everything"], "stage"),
@@ -217,6 +222,7 @@ def test_a_mistake_ends_in_one_sentence_without_a_traceback(tmp_path, arguments,
     assert "Traceback" not in err
     assert len(err.strip().splitlines()) == 1
     assert out == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_print_config_shows_the_overridden_values(tmp_path):

@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from vae_jax import config as config_lib
-from vae_jax import presets, process, report
+from vae_jax import mistyped, presets, process, report
 from vae_jax.errors import UserError
 from vae_jax.parallel import processes
 from vae_jax.stages import runner
@@ -77,12 +77,12 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
-        keys = [key for key in config_lib.all_keys() if key.split(".")[-1] == error.flagname]
-        hint = "".join(f" Did you mean --config.{key}?" for key in keys)
-        raise UserError(f"--{error.flagname} is not a flag.{hint or ' See --help.'}") from error
+        raise mistyped.unknown_flag(error.flagname, flags.FLAGS) from error
     except flags.Error:
         raise
     except Exception as error:  # a config file is a program, which can fail in any way
+        if unknown := mistyped.unknown_config_key(argv):
+            raise unknown from error
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(
             f"{name}, or what the command line sets in it, fails ({reason})."

@@ -50,14 +50,19 @@ class Run:
         return manifest.read(self.config.manifest)
 
     @cached_property
-    def lyrics(self) -> dict[str, Any] | None:
-        """The embedding of lyrics inside `checkpoint`, if it has one; else one is learned."""
+    def checkpoint_metadata(self) -> dict[str, Any]:
+        """What travels inside `checkpoint` beside the parameters; empty without one."""
         if not self.checkpoint:
-            return None
+            return {}
         from vae_jax.training import checkpoints
 
         step = checkpoints.best_step(self.checkpoint)
-        return checkpoints.read_metadata(self.checkpoint, step)["lyrics"]
+        return checkpoints.read_metadata(self.checkpoint, step)
+
+    @property
+    def lyrics(self) -> dict[str, Any] | None:
+        """The embedding of lyrics inside `checkpoint`, if it has one; else one is learned."""
+        return self.checkpoint_metadata.get("lyrics")
 
     @cached_property
     def _records_name(self) -> str:

@@ -124,5 +124,7 @@ def test_lyrics_count_for_more_the_fewer_tracks_have_them(frames_per_track):
     config.feature.lyrics_weight = 3.0
     config.model.name = "multimodal"
     described = Description.of(to_dict(config), records, [])
-    assert described.config["feature"]["lyrics_weight"] == pytest.approx(3.0 * 2**0.5)
-    assert config.feature.lyrics_weight == 3.0
+    assert described.lyrics_weight == pytest.approx(3.0 * 2**0.5)
+    assert described.config == to_dict(config)
+    model, _ = described.build()
+    assert model.weights == {"audio": 1.0, "lyrics": described.lyrics_weight}

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -72,7 +73,18 @@ def prepare(config):
 def test_a_larger_collection_is_trained_for_more_steps(num_steps, num_epochs, min_steps, expected):
     config = settings(num_steps=num_steps, num_epochs=num_epochs, min_steps=min_steps)
     described = Description.of(config, StubRecords(), [])
-    assert described.config["train"]["num_steps"] == expected  # of 54 tracks in batches of 16
+    assert described.num_steps == expected  # of 54 tracks in batches of 16
+    assert described.config == config
+
+
+def test_a_model_described_by_an_early_checkpoint_keeps_the_values_derived_for_it():
+    described = Description.of(settings(num_steps=None, num_epochs=100), StubRecords(), [])
+    values = json.loads(json.dumps(described.to_dict()))
+    assert Description.from_dict(values).resolved == described.resolved
+    values |= {"config": described.resolved | {"feature": {"lyrics_weight": 2.5}}}
+    del values["num_steps"], values["lyrics_weight"]
+    early = Description.from_dict(values)
+    assert (early.num_steps, early.lyrics_weight) == (described.num_steps, 2.5)
 
 
 def final_params(directory):

@@ -24,6 +24,7 @@ from sklearn.metrics import euclidean_distances
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
+from vae_jax.config import AUTO
 from vae_jax.embedding.latents import Latents
 from vae_jax.errors import UserError
 
@@ -104,13 +105,18 @@ class Clusterer:
     cost: str = ""
 
 
-def check_size(method: str, n: int) -> None:
-    """Refuse more tracks than a method can hold in memory, or cluster in any bearable time."""
-    clusterer = CLUSTERERS[method]
+def check_size(options: ConfigDict, n: int) -> None:
+    """Refuse fewer tracks than clusters, or more than a method can cluster in bearable time."""
+    clusterer = CLUSTERERS[options.method]
     if clusterer.limit is not None and n > clusterer.limit:
         raise UserError(
-            f"config.cluster.method={method} is limited to {clusterer.limit:,} tracks "
+            f"config.cluster.method={options.method} is limited to {clusterer.limit:,} tracks "
             f"({clusterer.cost}), but there are {n:,}: use kmeans or gmm."
+        )
+    if clusterer.takes_k and options.num_clusters != AUTO and options.num_clusters > n:
+        raise UserError(
+            f"config.cluster.num_clusters is {options.num_clusters}, more than the number of "
+            f"tracks ({n}): ask for fewer clusters, or add tracks."
         )
 
 
@@ -135,12 +141,7 @@ def cluster(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
     """
     clusterer = CLUSTERERS[options.method]
     n = len(points)
-    check_size(options.method, n)
-    if clusterer.takes_k and options.num_clusters > n:
-        raise UserError(
-            f"config.cluster.num_clusters is {options.num_clusters}, more than the number of "
-            f"tracks ({n}): ask for fewer clusters, or add tracks."
-        )
+    check_size(options, n)
     if clusterer.takes_k and options.num_clusters == 1:  # no structure was found
         return Clustering(np.zeros(n, np.int32), points.mean(axis=0, keepdims=True))
     distinct = _count_distinct(points, enough=options.num_clusters if clusterer.takes_k else 2)

@@ -5,7 +5,7 @@ statistics and the lyrics' vocabulary travel inside it.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +19,7 @@ from vae_jax.models.posterior import Posterior
 from vae_jax.parallel import devices
 from vae_jax.parallel.seeds import over_seeds
 from vae_jax.records.reader import Records
+from vae_jax.records.statistics import ArraySpec
 from vae_jax.training import checkpoints, input_pipeline
 from vae_jax.training.array_view import Tracks
 from vae_jax.training.input_pipeline import Source
@@ -99,9 +100,10 @@ class Encoder:
         model with a condition. The devices work on one batch while the host reads the next.
         """
         if records.arrays != self.description.arrays:
+            ours, theirs = map(_listed, (records.arrays, self.description.arrays))
             raise UserError(
-                f"{records.directory} holds {records.arrays}, but the checkpoint was trained on "
-                f"{self.description.arrays}: extract the features with the checkpoint's config."
+                f"{records.directory} holds {ours}, but the checkpoint was trained on {theirs}: "
+                "extract the features with the checkpoint's config."
             )
         source = Source(records, self.description.class_numbers(conditions))
         mesh = devices.make_mesh(jax.local_devices())
@@ -132,3 +134,12 @@ class Encoder:
                     done.append(jax.tree.map(lambda leaf, real=real: leaf[real], posterior))
                     progress.update(progress.done + int(real.sum()))
                 yield jax.tree.map(lambda *leaves: np.concatenate(leaves, dtype=np.float32), *done)
+
+
+def _listed(arrays: Mapping[str, ArraySpec]) -> str:
+    """Name arrays with their shapes, in words."""
+    shapes = {
+        name: " x ".join("frames" if size is None else str(size) for size in spec.shape)
+        for name, spec in arrays.items()
+    }
+    return ", ".join(f"{name} ({shape or 'a number'})" for name, shape in shapes.items())

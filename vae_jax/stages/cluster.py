@@ -57,7 +57,7 @@ def update(this: Run) -> bool:
     embeddings = hashes(this.embeddings(), "embed")
     if not this.is_sharded:  # of shards, all methods but k-means are refused anyway
         count = len(files.read_npz(this.embedding("vae"), "ids")["ids"])
-        clusterers.check_size(config["cluster"]["method"], count)
+        clusterers.check_size(this.config.cluster, count)
     made_from = [
         embeddings,
         [*(config[key] for key in ("cluster", "seed")), this.baselines],

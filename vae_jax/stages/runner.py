@@ -14,6 +14,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from vae_jax import config as config_lib
+from vae_jax import preflight
 from vae_jax.parallel import processes
 from vae_jax.records import layout
 from vae_jax.run import (
@@ -48,6 +49,7 @@ def run(
 ) -> Run:
     """Run the given stages in order; each skips what is up to date."""
     this = Run(config, outdir, checkpoint, beam_options)
+    preflight.check(this, stages)
     with files.lock(outdir, *SUBFOLDERS):
         files.write_json(outdir / "config.json", config_lib.to_dict(config))
         for name in stages:

@@ -24,14 +24,18 @@ class Description:
     Attributes
     ----------
     config
-        The resolved config, as a plain dict; the number of steps and the weight of lyrics are those
-        for these records.
+        The config as the user gave it, as a plain dict.
     arrays, statistics
         The stored arrays' specs and statistics, by name.
     classes
         The values of the condition's column; empty without a condition.
     lyrics
         The fitted lyrics embedding, or None.
+    num_steps
+        How many steps training takes, from `config.train` and the number of tracks.
+    lyrics_weight
+        What lyrics count for beside audio, from `config.feature` and, for modalities, from how
+        many tracks have either.
     """
 
     config: Mapping[str, Any]
@@ -39,6 +43,8 @@ class Description:
     statistics: Mapping[str, Statistics]
     classes: tuple[str, ...]
     lyrics: Mapping[str, Any] | None
+    num_steps: int
+    lyrics_weight: float
 
     @classmethod
     def of(
@@ -49,17 +55,24 @@ class Description:
         statistics = dict(records.statistics)
         if config["model"]["name"] == "track":
             statistics["description"] = track_view.measure_descriptions(config, records)
-        steps = {"num_steps": _num_steps(config["train"], len(records))}
-        config = {**config, "train": {**config["train"], **steps}}
+        weight = config["feature"]["lyrics_weight"]
         if config["model"]["name"] == "multimodal":
-            weight = config["feature"]["lyrics_weight"] * rarity(records)
-            config["feature"] = {**config["feature"], "lyrics_weight": weight}
-        return cls(config, records.arrays, statistics, classes, records.lyrics)
+            weight *= rarity(records)
+        num_steps = _num_steps(config["train"], len(records))
+        return cls(config, records.arrays, statistics, classes, records.lyrics, num_steps, weight)
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """The config with the derived values in the place of what they are derived from."""
+        feature = {**self.config["feature"], "lyrics_weight": self.lyrics_weight}
+        train = {**self.config["train"], "num_steps": self.num_steps}
+        return {**self.config, "feature": feature, "train": train}
 
     def build(self) -> tuple[nn.Module, views.View | track_view.TrackView]:
         """Return the model, and the view through which it sees stored arrays."""
-        view = views.build(self.config, self.arrays, self.statistics, len(self.classes))
-        return models.build(self.config, view.input_shape), view
+        config = self.resolved
+        view = views.build(config, self.arrays, self.statistics, len(self.classes))
+        return models.build(config, view.input_shape), view
 
     def class_numbers(self, conditions: Sequence[str]) -> np.ndarray | None:
         """Return each track's class as a number, [N] int32, -1 where unknown, or None."""
@@ -76,18 +89,25 @@ class Description:
             "statistics": {name: part.to_dict() for name, part in self.statistics.items()},
             "classes": list(self.classes),
             "lyrics": self.lyrics,
+            "num_steps": self.num_steps,
+            "lyrics_weight": self.lyrics_weight,
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Description":
-        """Rebuild from `to_dict`."""
-        statistics = values["statistics"].items()
+        """Rebuild from `to_dict`.
+
+        Early checkpoints have the derived values inside their config.
+        """
+        config, statistics = values["config"], values["statistics"].items()
         return cls(
-            values["config"],
+            config,
             arrays_from_dict(values["arrays"]),
             {name: Statistics.from_dict(part) for name, part in statistics},
             tuple(values["classes"]),
             values["lyrics"],
+            values.get("num_steps", config["train"]["num_steps"]),
+            values.get("lyrics_weight", config["feature"]["lyrics_weight"]),
         )
 
 

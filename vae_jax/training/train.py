@@ -82,7 +82,7 @@ def train(source: Source, description: Description, directory: Path) -> None:
 def _train(
     source: Source, description: Description, directory: Path, stop_asked: StopRequest
 ) -> None:
-    settings = description.config["train"]
+    settings = description.resolved["train"]
     program = prepare(source, description)
     metadata = description.to_dict()
     checkpoints = Checkpoints(directory)
@@ -132,7 +132,7 @@ def _train(
 
 def prepare(source: Source, description: Description) -> Program:
     """Place the data on the devices, initialise the state there, and bind the jitted functions."""
-    config = description.config
+    config = description.resolved
     settings, mesh = config["train"], devices.make_mesh(num_seeds=config["num_seeds"])
     split = devices.seeds(mesh)
     training, validation = input_pipeline.split(source.records.ids, settings["validation_fraction"])

@@ -1,0 +1,205 @@
+"""What can be known before work starts: everything that would end a run later is refused here.
+
+`runner.run` calls `check` before it makes a folder or reads a sound.
+"""
+
+import difflib
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from vae_jax import config as config_lib
+from vae_jax.errors import UserError
+from vae_jax.records import layout
+from vae_jax.run import Run
+
+MIN_FREE = 64 * 2**20  # bytes; less room than that is none
+
+
+def check(run: Run, stages: Collection[str]) -> None:
+    """Refuse a run that is bound to fail.
+
+    Parameters
+    ----------
+    run
+        A run whose config is valid.
+    stages
+        Those that are to run.
+
+    Raises
+    ------
+    UserError
+        If the manifest is not given, cannot be read or lacks a column; if there are fewer tracks
+        than clusters, or more than a clusterer takes; if an output folder cannot be written,
+        is full, or is that of records or checkpoints; or if a checkpoint is of another config.
+    """
+    if run.config.manifest is None:
+        raise UserError(
+            "config.manifest is not set: name the CSV file that lists your tracks with "
+            "--config.manifest=PATH/metadata.csv, or try --config=demo."
+        )
+    given = config_lib.get_config()
+    if run.checkpoint:
+        given = config_lib.from_dict(run.checkpoint_metadata["config"])
+        _check_checkpoint(run, given)
+    _check_outdir(run)
+    _check_folders(run, stages)
+    if {"features", "cluster", "visualize"} & {*stages} or run.config.model.condition:
+        _check_columns(run, stages, given)
+    if "features" in stages:
+        _check_space(run)
+    if "cluster" in stages:
+        from vae_jax.clustering import clusterers
+
+        clusterers.check_size(run.config.cluster, len(run.manifest))
+
+
+def _check_checkpoint(run: Run, trained: ConfigDict) -> None:
+    """Check that the config is the one that a checkpoint's model was trained with."""
+    differing = []
+    for section, settings in (("feature", config_lib.shared_settings), ("model", dict)):
+        ours, theirs = settings(run.config[section]), settings(trained[section])
+        differing += [
+            f"config.{section}.{name} is {value!r} here and {theirs[name]!r} there"
+            for name, value in ours.items()
+            if value != theirs[name]
+        ]
+    if differing:
+        raise UserError(
+            f"the model in {run.checkpoint} was trained with another config "
+            f"({'; '.join(differing)}): leave --config out, which takes the checkpoint's own."
+        )
+
+
+def _check_outdir(run: Run) -> None:
+    """Check that the results do not go where records or checkpoints are kept."""
+    outdir = run.outdir.resolve()
+    records = outdir == run.records_dir.resolve() or (outdir / layout.INDEX).exists()
+    checkpoints = run.checkpoint is not None and outdir == run.checkpoint.resolve()
+    for is_taken, what in (
+        (records, "feature records"),
+        (checkpoints or any(outdir.glob("sha256-*.json")), "checkpoints"),
+    ):
+        if is_taken:
+            raise UserError(
+                f"--outdir={run.outdir} is a folder of {what}: name another one for the results."
+            )
+
+
+def _check_folders(run: Run, stages: Collection[str]) -> None:
+    """Check that the folders of all outputs can be made, and written on a disk with some room."""
+    folders = {"--outdir": run.outdir}
+    if "features" in stages:
+        folders["config.data_dir"] = run.records_dir
+    if "train" in stages and not run.checkpoint:
+        folders["config.checkpoint_dir"] = Path(run.config.checkpoint_dir)
+    for name, folder in folders.items():
+        there = _nearest(folder)
+        if not there.is_dir():
+            raise UserError(f"{name}: {there} is a file, not a folder; name another folder.")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(
+                f"{name}: cannot write into {there} (permission denied, or a read-only disk); "
+                "name another folder."
+            )
+        free = shutil.disk_usage(there).free
+        if free < MIN_FREE:
+            raise UserError(
+                f"{name}: the disk of {there} is full ({free / 2**20:.0f} MiB are free); "
+                "make room, or name another folder."
+            )
+
+
+def _check_space(run: Run) -> None:
+    """Warn if the features of tracks as long as `config.feature.duration` would not fit."""
+    folder = run.records_dir
+    if (folder / layout.INDEX).exists():
+        return
+    most = len(run.manifest) * _bytes_per_track(run.config.feature)
+    free = shutil.disk_usage(_nearest(folder)).free
+    if most > free:
+        logging.warning(
+            "features of %d tracks may take up to %.1f GiB, but %.1f GiB are free in %s",
+            *(len(run.manifest), most / 2**30, free / 2**30, folder.parent),
+        )
+
+
+def _bytes_per_track(feature: ConfigDict) -> float:
+    """Return about how much is stored of a track of the full duration, at most."""
+    name = feature.audio_feature if feature.name == "hybrid" else feature.name
+    bands = {"logmelspec": feature.n_mels, "mfcc_frames": feature.n_mfcc}.get(name)
+    if bands is None:
+        return 4 * (feature.n_mels + feature.lyrics_embed_dim)
+    return 2 * bands * feature.duration * feature.sample_rate / feature.hop_length
+
+
+def _nearest(folder: Path) -> Path:
+    """Return a folder, or what there is of the path to it."""
+    folder = folder.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _check_columns(run: Run, stages: Collection[str], given: ConfigDict) -> None:
+    """Check that the manifest has the columns that the config names.
+
+    `given` has the values of keys that nobody sets; columns that it names may be missing.
+    """
+    config, columns = run.config, run.manifest.columns
+    if "features" in stages:
+        _check_sources(run)
+    if name := config.model.condition:
+        _require(run, name, "config.model.condition")
+        if "train" in stages and not run.checkpoint and not any(columns[name]):
+            raise UserError(
+                f"the column {name!r} of {run.manifest.path} is empty in every row, so "
+                "config.model.condition would tell the model nothing: fill it, or name another."
+            )
+    label = config.cluster.label
+    if "cluster" in stages and label and label != given.cluster.label:
+        _require(run, label, "config.cluster.label")
+    shown = config.visualize.color_by
+    if "visualize" in stages and shown != given.visualize.color_by:
+        for name in shown:
+            _require(run, name, "config.visualize.color_by")
+    _hint(columns, ["artist", label])
+
+
+def _check_sources(run: Run) -> None:
+    """Check that the manifest has a column of what features are made from."""
+    name = run.config.feature.name
+    sources = {"lyrics_tfidf": ["lyrics"], "hybrid": ["audio_path", "lyrics"]}
+    needed = sources.get(name, ["audio_path"])
+    if not any(column in run.manifest.columns for column in needed):
+        raise UserError(
+            f"{run.manifest.path} has no column {needed[0]!r}, which config.feature.name={name} "
+            f"needs (it has {_listed(run.manifest.columns)}): add one."
+        )
+
+
+def _require(run: Run, name: str, key: str) -> None:
+    columns = run.manifest.columns
+    if name in columns:
+        return
+    close = difflib.get_close_matches(name, columns, 1)
+    hint = f"did you mean {close[0]!r}?" if close else "name one of them."
+    raise UserError(
+        f"{key} names the column {name!r}, but {run.manifest.path} has {_listed(columns)}: {hint}"
+    )
+
+
+def _hint(columns: Mapping[str, Any], wanted: Sequence[str]) -> None:
+    """Say which columns would be used if they were written in lower case."""
+    for name in columns:
+        if name not in wanted and name.lower() in wanted and name.lower() not in columns:
+            logging.warning("the column %r is not used: rename it to %r", name, name.lower())
+
+
+def _listed(columns: Mapping[str, Any]) -> str:
+    return ", ".join(repr(name[:50]) for name in ["id", *columns][:20])
