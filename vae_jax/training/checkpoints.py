@@ -59,7 +59,6 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
                 async_options=ocp.AsyncOptions(post_finalization_callback=self._seal),
             ),
-            item_names=("state", "metadata"),
         )
 
     def save(
