@@ -17,11 +17,12 @@ from vae_jax.storage import urls
 
 FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid")
 AUDIO_FEATURES = ("mfcc", "logmelspec")  # that the hybrid can join to lyrics
+FRAMES = ("mfcc_frames", "logmelspec")  # features whose tracks can be cut into segments
 MODELS = ("mlp", "conv2d", "multimodal", "track")
 CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
 PRIORS = ("normal", "mixture")
 PROJECTIONS = ("umap", "tsne", "pca")
-BASELINES = ("pca", "raw", "ae")
+BASELINES = ("pca", "raw", "plda", "ae")
 AUTO = "auto"  # the number of clusters that `selection` finds
 
 
@@ -34,7 +35,7 @@ def get_config() -> ConfigDict:
     config.num_seeds = 1  # models trained together, with the seeds from `seed` on
     config.data_dir = "data"  # feature records go to <data_dir>/records/
     config.checkpoint_dir = "checkpoints"
-    config.baselines = ("pca", "raw")  # clustered beside the VAE
+    config.baselines = ("pca", "raw")  # clustered beside the VAE; also "plda" (frames), "ae"
 
     config.feature = feature = ConfigDict()
     feature.name = "mfcc"
@@ -164,6 +165,11 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             "config.model.prior=mixture is not for config.model.deterministic=True: a plain "
             "autoencoder has no prior."
+        )
+    if "plda" in config.baselines and feature.name not in FRAMES:
+        raise UserError(
+            f"config.baselines=plda is not for config.feature.name={feature.name}: it needs the "
+            f"segments of tracks that are stored as frames ({', '.join(FRAMES)})."
         )
     if model.name in ("multimodal", "track"):
         for key, is_used in (
