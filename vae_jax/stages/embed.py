@@ -70,11 +70,13 @@ def write_shards(this: Run) -> None:
 def _arrays(encoder: Encoder, posterior: Posterior) -> dict[str, np.ndarray]:
     """Return what is kept of the posteriors of all models, [n, S, L]."""
     best = jax.tree.map(lambda leaf: leaf[:, encoder.best], posterior)
-    arrays = {"latents": best.mean, "log_variances": best.log_variance}
-    if posterior.mean.shape[1] > 1:
-        arrays["seed_latents"] = posterior.mean
-    assignments = encoder.assign(best)
-    return arrays if assignments is None else {**arrays, "assignments": assignments}
+    arrays: dict[str, Any] = {"latents": best.mean, "log_variances": best.log_variance}
+    of_all: dict[str, Any] = {"seed_latents": posterior.mean}
+    assignments = encoder.assign(posterior)
+    if assignments is not None:
+        arrays["assignments"] = assignments[:, encoder.best]
+        of_all["seed_assignments"] = assignments
+    return arrays | (of_all if encoder.num_models > 1 else {})
 
 
 def _segments(this: Run, positions: np.ndarray) -> dict[str, np.ndarray]:
