@@ -198,7 +198,9 @@ def _embed(
     found["raw, modulation"] = ids, [points] * num_seeds
     for suffix in ("", ", no change", ", modulation"):
         ids, spaces = found[f"raw{suffix}"]
-        reduced = [baselines.pca(points, PCA_SIZE, seed) for seed, points in enumerate(spaces)]
+        reduced = [
+            baselines.pca(points, PCA_SIZE, seed)(points) for seed, points in enumerate(spaces)
+        ]
         found[f"PCA{suffix}"] = ids, reduced
     ids, spaces = found["PCA"]
     found["PCA whitened"] = ids, [_whiten(points) for points in spaces]

@@ -17,6 +17,7 @@ def get_config(variant: str = "mfcc") -> ConfigDict:
         raise UserError(f"configs/track.py has no variant {variant!r}: mfcc, conv2d.")
     config = get_defaults()
     config.name = "track"
+    config.baselines = ("pca", "raw", "plda")  # the last is its linear peer, in closed form
     config.feature.name = "mfcc_frames"
     config.model.name = "track"
     config.model.latent_dim = 32  # finds the other half of a track more often than 16 do

@@ -207,6 +207,18 @@ def test_a_model_takes_the_features_that_it_sees(model, feature):
     config_lib.validate(config)
 
 
+def test_plda_is_refused_where_no_frames_are_stored_to_cut_into_segments():
+    config = config_lib.get_config()
+    config.baselines = ("plda",)
+    for name in config_lib.FRAMES:
+        config.feature.name = name
+        config.model.name = "conv2d"
+        config_lib.validate(config)
+    config.feature.name = "mfcc"
+    with pytest.raises(UserError, match=r"plda is not for config.feature.name=mfcc"):
+        config_lib.validate(config)
+
+
 def test_only_k_means_takes_sharded_latents():
     config = config_lib.get_config()
     config.embed.format, config.cluster.method = "sharded", "dbscan"

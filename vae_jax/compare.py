@@ -2,15 +2,15 @@
 
 python -m vae_jax.compare results/a results/b [--output=FILE.csv|FILE.md] [--label_run=all]
 
-Every figure is the mean and standard deviation over the seeds of a run; a difference to PCA is
-taken seed by seed, with its 95% interval (Student's t). Where a clusterer ignores seeds there is
-one row per method, and no interval. The interval says how far the clusterer's random starts
-matter; it does not say how far another training or another collection would.
+A figure is the mean and standard deviation over a run's trainings, with the deviation over the
+starts of the clusterer in parentheses; a difference to PCA, or PLDA, is taken start by start, with
+its 95% interval over the trainings (Student's t). Of a single training the interval is over its
+starts: it does not say how far another training would matter, and none says how far another
+collection would. Methods with different numbers of clusters stand in different tables.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,93 +19,27 @@ from absl import flags
 
 from vae_jax import process
 from vae_jax.clustering import metrics_file
+from vae_jax.clustering.scores import (
+    METRICS,
+    PLDA,
+    REFERENCES,
+    Difference,
+    Score,
+    Summary,
+    number_of_clusters,
+    summarise,
+)
 from vae_jax.config import AUTO
 from vae_jax.errors import UserError
 from vae_jax.storage import files
 
-REFERENCE = "pca"
 WIDTH = 100  # characters of a table on a terminal
-
-# Column -> title, the most telling first. V-measure is NMI by another name.
-METRICS = {
-    "coverage": "coverage",  # where it is 1 everywhere a terminal does not show it
-    "silhouette": "silhouette",
-    "common_silhouette": "common",
-    "ami": "AMI",
-    "nmi": "NMI",
-    "ari": "ARI",
-    "accuracy": "accuracy",
-    "purity": "purity",
-    "stability": "stability",
-    "calinski_harabasz": "CH",
-    "davies_bouldin": "DB",
-    "artist_precision_at_1": "P@1",
-    "artist_mean_average_precision": "MAP",
-    "common_calinski_harabasz": "common CH",
-    "common_davies_bouldin": "common DB",
-}
-# What each score reaches by chance, as the column that holds it.
-CHANCE = {
-    "ami": "ami_null",
-    "nmi": "nmi_null",
-    "accuracy": "accuracy_null",
-    "purity": "majority",
-    "artist_precision_at_1": "artist_precision_at_1_chance",
-    "artist_mean_average_precision": "artist_mean_average_precision_chance",
-}
-DESCRIPTION = (
-    *("run_id", "time", "method", "supervised", "feature", "model", "latent_dim"),
-    *("clusterer", "k", "k_chosen_by", "n", "n_labelled", "silhouette_sample"),
-)
 FOOTNOTE = (
-    "mean±std over seeds; - pca: mean difference and its 95% interval; "
+    "mean±std over trainings (std over starts); - pca: mean difference and its 95% interval;\n"
     "common: in the input features"
 )
-
-
-@dataclass(frozen=True)
-class Score:
-    """One metric of one method over seeds; NaN where it is undefined.
-
-    Attributes
-    ----------
-    mean, std
-        Over the seeds; the standard deviation of one seed is NaN.
-    difference
-        Mean of the difference to PCA, seed by seed; NaN for PCA itself.
-    margin
-        Half the width of the difference's 95% interval; NaN where seeds make no difference.
-    """
-
-    mean: float
-    std: float
-    difference: float
-    margin: float
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One method of one run.
-
-    Attributes
-    ----------
-    method
-        Such as "vae", with "(supervised)" where it has seen labels.
-    columns
-        What describes it, of `DESCRIPTION`.
-    num_seeds
-        Rows that it sums up.
-    scores
-        By column of `METRICS`, those that the run has.
-    chance
-        What they reach by chance, by column of `METRICS`.
-    """
-
-    method: str
-    columns: dict[str, Any]
-    num_seeds: int
-    scores: dict[str, Score]
-    chance: dict[str, float]
+UNKNOWN, UNDEFINED = Score(math.nan), Difference(math.nan, math.nan)
+JUDGED = ("ami", "artist_precision_at_1", "artist_mean_average_precision")  # by which VAEs may win
 
 
 def main(directories: Sequence[str], output: str | None, label_run: str) -> None:
@@ -121,18 +55,8 @@ def main(directories: Sequence[str], output: str | None, label_run: str) -> None
         WRITERS[Path(output).suffix](output, lines)
 
 
-def summarise(rows: Sequence[Mapping[str, Any]]) -> list[Summary]:
-    """Sum up the rows of one run id over seeds: one summary per method, in the rows' order."""
-    methods = dict.fromkeys(row["method"] for row in rows)
-    by_method = {
-        name: {int(row["seed"]): row for row in rows if row["method"] == name} for name in methods
-    }
-    reference = by_method.get(REFERENCE, {})
-    return [_summary(by_seed, reference) for by_seed in by_method.values()]
-
-
 def table(rows: Sequence[Mapping[str, Any]], title: str = "") -> str:
-    """Lay out one run for a terminal: a line per method, and one per difference to PCA.
+    """Lay out one run for a terminal: a line per method, and one per difference to a baseline.
 
     Parameters
     ----------
@@ -141,14 +65,29 @@ def table(rows: Sequence[Mapping[str, Any]], title: str = "") -> str:
     title
         What the first line begins with, such as the run's folder.
     """
-    summaries = summarise(rows)
+    summaries, heading = summarise(rows), _heading(rows, title)
+    ks = dict.fromkeys(s.columns["k"] for s in summaries)
+    blocks = {k: _lines([s for s in summaries if s.columns["k"] == k]) for k in ks}
+    if not any(blocks.values()):
+        return f"{heading}\nno scores: there are no two clusters to tell apart"
+    parts = [heading]
+    for k, lines in blocks.items():
+        parts += ([f"k={k}:"] if lines and len(ks) > 1 else []) + lines
+    return "\n".join([*parts, FOOTNOTE, *_verdict(summaries)])
+
+
+def _lines(summaries: Sequence[Summary]) -> list[str]:
+    """Lay out methods with as many clusters as each other, in blocks; nothing without scores."""
     lines = {
         s.method: {name: _spread(score) for name, score in s.scores.items()} for s in summaries
     }
-    for s in summaries:
-        if any(math.isfinite(score.difference) for score in s.scores.values()):
-            cells = {name: _difference(score) for name, score in s.scores.items()}
-            lines[f"{s.method} - {REFERENCE}"] = cells
+    for reference in REFERENCES:
+        for s in summaries:
+            cells = {
+                name: _difference(one) for name, one in s.differences.get(reference, {}).items()
+            }
+            if any(cells.values()):
+                lines[f"{s.method} - {reference}"] = cells
     lines["chance"] = {name: _short(value) for name, value in summaries[0].chance.items()}
     width = max(map(len, lines))
     margin = [" " * width, *(name.ljust(width) for name in lines)]
@@ -164,84 +103,41 @@ def table(rows: Sequence[Mapping[str, Any]], title: str = "") -> str:
         pairs = zip(blocks[-1], column, strict=True)
         blocks[-1] = [f"{line}  {cell:>{size}}" for line, cell in pairs]
     if blocks == [margin]:
-        return f"{_heading(rows, title)}\nno scores: there are no two clusters to tell apart"
-    text = [line.rstrip() for block in blocks for line in block if line.strip() != "chance"]
-    return "\n".join([_heading(rows, title), *text, FOOTNOTE])
+        return []
+    return [line.rstrip() for block in blocks for line in block if line.strip() != "chance"]
 
 
-def _summary(
-    by_seed: Mapping[int, Mapping[str, Any]], reference: Mapping[int, Mapping[str, Any]]
-) -> Summary:
-    first = next(iter(by_seed.values()))
-    supervised = " (supervised)" if str(first.get("supervised")) == "True" else ""
-    scores = {name: _score(name, by_seed, reference) for name in METRICS}
-    chance = {
-        name: float(np.mean([_number(row, column) for row in by_seed.values()]))
-        for name, column in CHANCE.items()
-    }
-    return Summary(
-        method=f"{first['method']}{supervised}",
-        columns={name: first.get(name) for name in DESCRIPTION},
-        num_seeds=len(by_seed),
-        scores={name: score for name, score in scores.items() if math.isfinite(score.mean)},
-        chance={name: value for name, value in chance.items() if math.isfinite(value)},
-    )
-
-
-def _score(
-    name: str,
-    by_seed: Mapping[int, Mapping[str, Any]],
-    reference: Mapping[int, Mapping[str, Any]],
-) -> Score:
-    values = {seed: _number(row, name) for seed, row in by_seed.items()}
-    differences = [
-        values[seed] - _number(row, name)
-        for seed, row in reference.items()
-        if seed in by_seed and by_seed is not reference
+def _verdict(summaries: Sequence[Summary]) -> list[str]:
+    """Say whether the VAE beats PLDA, its peer in closed form, where that is a baseline."""
+    vae = next((s for s in summaries if s.columns["method"] == "vae"), None)
+    if vae is None or PLDA not in vae.differences:
+        return []
+    found = {name: vae.differences[PLDA][name] for name in JUDGED if name in vae.scores}
+    if not found:
+        return ["Without labels or artists, nothing here says whether the VAE beats PLDA."]
+    lost = [
+        f"{METRICS[name]} ({_short(vae.scores[name].mean)}, {_difference(one)})"
+        for name, one in found.items()
+        if not one.mean - np.nan_to_num(one.margin) > 0
     ]
-    mean, std = _mean_and_std(list(values.values()))
-    difference, difference_std = _mean_and_std(differences)
-    return Score(mean, std, difference, _margin(difference_std, len(_finite(differences))))
-
-
-def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the sample standard deviation of the values that are not NaN."""
-    values = _finite(values)
-    mean = float(np.mean(values)) if values else math.nan
-    return mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-
-
-def _margin(std: float, count: int) -> float:
-    """Return half of a mean's 95% interval, by Student's t; NaN where nothing varies."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(count - 1, 0.975)) * std / math.sqrt(count) if std > 0 else math.nan
-
-
-def _finite(values: Sequence[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value)]
-
-
-def _number(row: Mapping[str, Any], name: str) -> float:
-    value = row.get(name)
-    try:
-        return math.nan if value is None or value == "" else float(value)
-    except ValueError as error:
-        raise UserError(
-            f"{metrics_file.NAME} is damaged: {name} is {value!r} for {row['method']}, "
-            f"seed {row['seed']}; mend it or move it away."
-        ) from error
+    if lost:
+        return [f"The VAE does not beat PLDA, its peer in closed form, in {', '.join(lost)}."]
+    won = ", ".join(METRICS[name] for name in found)
+    return [f"The VAE beats PLDA, its peer in closed form, in {won}."]
 
 
 def _heading(rows: Sequence[Mapping[str, Any]], title: str) -> str:
     first = rows[0]
-    ks = sorted({int(row["k"]) for row in rows})
+    ks = sorted({number_of_clusters(row) for row in rows})
     k = f"k={ks[0]}" if len(ks) == 1 else f"k={ks[0]} to {ks[-1]}"
     if first.get("k_chosen_by") == AUTO:
         k += f" ({AUTO})"
-    seeds = len({row["seed"] for row in rows})
+    starts = len({row["seed"] for row in rows})
+    trainings = max(1, len({row.get("training") for row in rows} - {None, ""}))
     described = [first["feature"], first["model"], first["clusterer"], k, f"n={first['n']}"]
-    described += [f"{seeds} seed{'s' if seeds > 1 else ''}", first["time"]]
+    counts = {"training": trainings, "start": starts}
+    described += [f"{count} {what}{'s' * (count > 1)}" for what, count in counts.items()]
+    described.append(first["time"])
     return f"{title}{': ' if title else ''}{', '.join(map(str, described))}"
 
 
@@ -255,14 +151,16 @@ def _short(value: float, sign: str = "") -> str:
 def _spread(score: Score) -> str:
     if not math.isfinite(score.mean):
         return ""
-    return _short(score.mean) + (f"±{_short(score.std)}" if score.std > 0 else "")
+    trainings = f"±{_short(score.std)}" if score.std > 0 else ""
+    starts = f" ({_short(score.start_std)})" if score.start_std >= 0.0005 else ""
+    return _short(score.mean) + trainings + starts
 
 
-def _difference(score: Score) -> str:
-    if not math.isfinite(score.difference):
+def _difference(difference: Difference) -> str:
+    if not math.isfinite(difference.mean):
         return ""
-    margin = f"±{_short(score.margin)}" if math.isfinite(score.margin) else ""
-    return _short(score.difference, "+") + margin
+    margin = f"±{_short(difference.margin)}" if math.isfinite(difference.margin) else ""
+    return _short(difference.mean, "+") + margin
 
 
 def _runs(directory: str, label_run: str) -> list[list[dict[str, str]]]:
@@ -280,12 +178,15 @@ def _runs(directory: str, label_run: str) -> list[list[dict[str, str]]]:
 def _write_csv(path: str, lines: Sequence[tuple[str, Summary]]) -> None:
     rows = []
     for where, summary in lines:
-        row = {"directory": where, **summary.columns, "num_seeds": summary.num_seeds}
+        row = {"directory": where, **summary.columns}
+        row |= {"num_trainings": summary.num_trainings, "num_seeds": summary.num_seeds}
         for name, score in summary.scores.items():
-            low, high = score.difference - score.margin, score.difference + score.margin
             row |= {name: score.mean, f"{name}_std": score.std}
-            row |= {f"{name}_minus_pca": score.difference}
-            row |= {f"{name}_minus_pca_low": low, f"{name}_minus_pca_high": high}
+            row[f"{name}_start_std"] = score.start_std
+            for reference, differences in summary.differences.items():
+                one, column = differences[name], f"{name}_minus_{reference}"
+                low, high = one.mean - one.margin, one.mean + one.margin
+                row |= {column: one.mean, f"{column}_low": low, f"{column}_high": high}
         rows.append({name: _cell(value) for name, value in row.items()})
     files.write_csv(path, list(dict.fromkeys(name for row in rows for name in row)), rows)
 
@@ -298,16 +199,18 @@ def _cell(value: Any) -> Any:
 
 def _write_markdown(path: str, lines: Sequence[tuple[str, Summary]]) -> None:
     names = [name for name in METRICS if any(name in s.scores for _, s in lines)]
-    titles = [title for name in names for title in (METRICS[name], f"{METRICS[name]} - PCA")]
+    references = [name for name in REFERENCES if any(name in s.differences for _, s in lines)]
+    titles = [METRICS[name] for name in names]
+    titles += [f"{METRICS[name]} - {other.upper()}" for name in names for other in references]
     described = ("feature", "model", "latent_dim", "clusterer", "k", "n")
-    table = [["run", "method", *described, "seeds", *titles]]
+    table = [["run", "method", *described, "trainings", "starts", *titles]]
     table.append(["---"] * len(table[0]))
     for where, summary in lines:
-        empty = Score(math.nan, math.nan, math.nan, math.nan)
-        scores = [summary.scores.get(name, empty) for name in names]
         cells = [where, summary.method, *(summary.columns[name] for name in described)]
-        cells += [summary.num_seeds]
-        cells += [cell for score in scores for cell in (_spread(score), _difference(score))]
+        cells += [summary.num_trainings, summary.num_seeds // summary.num_trainings]
+        cells += [_spread(summary.scores.get(name, UNKNOWN)) for name in names]
+        found = [summary.differences.get(other, {}) for other in references]
+        cells += [_difference(one.get(name, UNDEFINED)) for name in names for one in found]
         table.append([str(cell).replace("|", "\\|") for cell in cells])
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
     with files.atomic_write(path) as file:

@@ -44,7 +44,7 @@ SEEN = {  # by each model
 CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
 PRIORS = ("normal", "mixture")
 PROJECTIONS = ("umap", "tsne", "pca")
-BASELINES = ("pca", "raw", "ae")
+BASELINES = ("pca", "raw", "plda", "ae")
 LINKAGES = ("ward", "average", "complete", "single")
 AUTO = "auto"  # the number of clusters that `clustering.num_clusters` finds
 
@@ -279,6 +279,11 @@ def _check_model(config: ConfigDict) -> None:
         raise UserError(
             "config.model.prior=mixture is not for config.model.deterministic=True: a plain "
             "autoencoder has no prior."
+        )
+    if "plda" in config.baselines and feature.name not in FRAMES:
+        raise UserError(
+            f"config.baselines=plda is not for config.feature.name={feature.name}: it needs the "
+            f"segments of tracks that are stored as frames ({', '.join(FRAMES)})."
         )
     if model.name in ("multimodal", "track"):
         for key, is_used in (

@@ -23,7 +23,10 @@ CLUSTERING_METRICS = "clustering_metrics.csv"
 TRAIN_METRICS = "train_metrics.jsonl"
 FAILED = "failed.csv"
 MARKERS = ".stages"
-SHARDED = ("latents", *(f"baselines/{name}" for name in ("pca", "raw", "ae", "summaries")))
+SHARDED = (
+    "latents",
+    *(f"baselines/{name}" for name in ("pca", "raw", "plda", "ae", "summaries")),
+)
 SUBFOLDERS = ("baselines", "latent_visualization", MARKERS, *SHARDED)  # of the outdir
 
 
@@ -166,6 +169,15 @@ class Run:
         """Return the file of a method's embedding, or its folder where that is sharded."""
         path = self.outdir / (LATENTS if method == "vae" else f"baselines/{method}.npz")
         return path.with_suffix("") if self.is_sharded else path
+
+    def projection(self, method: str) -> Path:
+        """Return the file of what a baseline's embedding was made with, to place new tracks."""
+        return self.outdir / f"baselines/{method}_projection.npz"
+
+    def projections(self) -> list[Path]:
+        """Return those files: of `raw`, the features' means and deviations."""
+        linear = (name for name in ("pca", "plda") if name in self.baselines)
+        return [self.projection(name) for name in ("raw", *linear)]
 
     def embeddings(self) -> list[Path]:
         """Return the embeddings' paths: the VAE's, the baselines' and `raw`, the common space."""

@@ -35,11 +35,14 @@ def test_stability_is_the_mean_agreement_with_the_others() -> None:
     renamed, other = (LABELS + 1) % 4, RNG.integers(4, size=300)
     ami = reference.adjusted_mutual_info_score(LABELS, other)
     expected = [(1 + ami) / 2, (1 + ami) / 2, ami]
-    assert metrics.stability([LABELS, renamed, other]) == pytest.approx(expected)
-    assert np.isnan(metrics.stability([LABELS])).all()
+    assert metrics.stability([LABELS, renamed, other], [0, 0, 0]) == pytest.approx(expected)
+    of_other_trainings = metrics.stability([LABELS, renamed, other], [0, 0, 1])
+    assert of_other_trainings == pytest.approx([ami, ami, ami])
+    assert np.isnan(metrics.stability([LABELS], [0])).all()
     noise = np.full(300, -1)
-    assert np.isnan(metrics.stability([LABELS, noise])).all()
-    assert metrics.stability([LABELS, np.where(other == 0, -1, LABELS)]) == pytest.approx([1, 1])
+    assert np.isnan(metrics.stability([LABELS, noise], [0, 0])).all()
+    mended = metrics.stability([LABELS, np.where(other == 0, -1, LABELS)], [0, 0])
+    assert mended == pytest.approx([1, 1])
 
 
 @pytest.mark.parametrize("offset", [0, 1e4])

@@ -39,17 +39,24 @@ def settings(method: str = "kmeans", num_clusters: int | str = 3, **cluster: obj
     return result
 
 
-def write_models(outdir: Path, num_models: int, num_components: int) -> np.ndarray:
-    """Write latents of several models, the last the best, with a mixture; return all, [N, S, 3]."""
+def write_models(outdir: Path, num_models: int, components: np.ndarray = LABELS) -> np.ndarray:
+    """Write latents of several models, the last the best, and the components of their mixtures.
+
+    The first model's mixture has one component only. Returns the latents of all, [N, S, 3].
+    """
     noise = RNG.normal(0, 0.1, (N, num_models, 3))
     latents = (RAW[:, None, :3] + noise).astype(np.float32)
     write_embeddings(outdir)
+    assignments = np.zeros((N, num_models, components.max() + 2), np.float32)  # the last is empty
+    assignments[np.arange(N), :, components] = 1
+    if num_models > 1:
+        assignments[:, 0] = np.eye(assignments.shape[2])[0]
     files.write_npz(
         outdir / "latents.npz",
         ids=IDS,
         latents=latents[:, -1],
-        seed_latents=latents,
-        assignments=np.eye(num_components, dtype=np.float32)[LABELS],
+        assignments=assignments[:, -1],
+        **({"seed_latents": latents, "seed_assignments": assignments} if num_models > 1 else {}),
     )
     return latents
 
@@ -60,26 +67,57 @@ def manifest(*columns: str) -> Manifest:
     return Manifest(Path("metadata.csv"), IDS[::-1].tolist(), reverse)
 
 
-def test_each_model_is_scored_and_the_best_is_shown(tmp_path: Path) -> None:
-    latents = write_models(tmp_path, num_models=3, num_components=4)
+def test_each_model_is_clustered_from_every_start_and_the_best_is_shown(tmp_path: Path) -> None:
+    latents = write_models(tmp_path, num_models=3)
     rows = cluster.run(tmp_path, METHODS, manifest("label"), settings(), "run 1")
-    assert [row["method"] for row in rows] == [
-        *(method for method in METHODS for _ in range(3)),
-        "mixture",
+    assert [(row["method"], row["training"], row["seed"]) for row in rows] == [
+        *(("vae", training, seed) for training in range(3) for seed in range(2)),
+        *((method, None, seed) for method in METHODS[1:] for seed in range(2)),
+        *(("mixture", training, 0) for training in range(3)),
     ]
-    for seed, row in enumerate(rows[:3]):
-        found = KMeans(3, n_init=10, random_state=seed).fit_predict(latents[:, seed])
-        assert row["silhouette"] == pytest.approx(silhouette_score(latents[:, seed], found), 1e-4)
+    for row in rows[:6]:
+        points = latents[:, row["training"]]
+        found = KMeans(3, n_init=10, random_state=row["seed"]).fit_predict(points)
+        assert row["silhouette"] == pytest.approx(silhouette_score(points, found), 1e-4)
     table = files.read_csv(tmp_path / "clusters.csv")
     best = KMeans(3, n_init=10, random_state=0).fit_predict(latents[:, -1])
     assert adjusted_mutual_info_score([row["cluster"] for row in table], best) == pytest.approx(1)
 
 
-def test_the_components_of_a_mixture_are_a_method_of_their_own(tmp_path: Path) -> None:
-    write_models(tmp_path, num_models=1, num_components=4)
+def test_the_mixture_of_every_model_is_scored_and_that_of_the_best_is_shown(tmp_path: Path) -> None:
+    write_models(tmp_path, num_models=3)
+    rows = cluster.run(tmp_path, METHODS, manifest("label"), settings(), "run 1")[-3:]
+    assert {row["clusterer"] for row in rows} == {"mixture"}
+    assert [row["k"] for row in rows] == [1, 3, 3]
+    assert [row["ami"] for row in rows] == [None, pytest.approx(1), pytest.approx(1)]
+    table = files.read_csv(tmp_path / "clusters.csv")
+    shown = [row["mixture_cluster"] for row in table]
+    assert adjusted_mutual_info_score(shown, LABELS) == pytest.approx(1)
+
+
+def test_the_components_of_a_mixture_are_merged_into_as_many_clusters(tmp_path: Path) -> None:
+    halves = 2 * LABELS + (RAW[:, 3] > 0)  # two components for each cluster
+    write_models(tmp_path, 1, halves)
     row = cluster.run(tmp_path, METHODS, manifest("label"), settings(), "run 1")[-1]
-    assert (row["method"], row["clusterer"], row["k"]) == ("mixture", "mixture", 3)  # one is empty
+    assert (row["method"], row["k"], row["k_chosen_by"]) == ("mixture", 3, "config")
     assert row["ami"] == pytest.approx(1)
+    table = files.read_csv(tmp_path / "clusters.csv")
+    assert {row["mixture_confidence"] for row in table} == {"1"}
+    distances = [float(row["mixture_distance"]) for row in table]
+    points = files.read_npz(tmp_path / "latents.npz")["latents"]
+    centers = np.array([points[c == LABELS].mean(axis=0) for c in range(3)])
+    expected = np.linalg.norm(points - centers[LABELS], axis=1)
+    np.testing.assert_allclose(distances, expected, rtol=1e-4)
+
+
+def test_a_mixture_with_fewer_components_is_not_split(tmp_path: Path) -> None:
+    write_models(tmp_path, num_models=1)
+    rows = cluster.run(tmp_path, METHODS, manifest("label"), settings(num_clusters=5), "run 1")
+    assert (rows[0]["k"], rows[-1]["k"]) == (5, 3)
+    text = compare.table(rows)
+    assert "k=5:" in text
+    assert "k=3:" in text
+    assert "mixture - pca" not in text  # rows of different k are not subtracted
 
 
 def test_every_method_is_clustered_with_the_same_seeds_and_all_scores_are_written(
@@ -94,7 +132,7 @@ def test_every_method_is_clustered_with_the_same_seeds_and_all_scores_are_writte
     assert [row["supervised"] for row in rows] == [True] * 2 + [False] * 4
     assert {row["eps"] for row in rows} == {None}
     empty = {name for row in rows for name, value in row.items() if value is None}
-    assert empty == {"eps"}
+    assert empty == {"eps", "training"}
     assert all(datetime.fromisoformat(row["time"]).utcoffset() is not None for row in rows)
     for row in rows[4:]:  # raw features are the common space
         assert row["silhouette"] == row["common_silhouette"]

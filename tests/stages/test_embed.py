@@ -5,10 +5,14 @@ import pytest
 
 from tests.conftest import write_collection
 from vae_jax import config as config_lib
+from vae_jax.embedding import baselines
+from vae_jax.embedding.baselines import Projection
 from vae_jax.embedding.latents import Latents, Shards
 from vae_jax.plots import projections
+from vae_jax.run import Run
 from vae_jax.stages import runner
 from vae_jax.storage import files
+from vae_jax.training.track_view import describe
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +25,7 @@ def trained(tmp_path_factory):
     config.feature.update(name="mfcc_frames", sample_rate=8000, duration=1.0, n_mels=16, n_mfcc=8)
     config.model.update(name="conv2d", latent_dim=2, channels=(4, 4), segment_frames=8)
     config.train.update(num_steps=4, batch_size=8, checkpoint_every=2)
+    config.baselines = ("pca", "raw", "plda")
     config_lib.validate(config)
     runner.run(config, folder / "results", ["features", "train"], None)
     return config
@@ -30,7 +35,7 @@ def embed(config, outdir, shard_size):
     config = config.copy_and_resolve_references()
     config.embed.shard_size = shard_size
     runner.run(config, outdir, ["embed"], None)
-    names = ("latents", "baselines/raw", "baselines/pca")
+    names = ("latents", *(f"baselines/{name}" for name in config.baselines))
     return {name: files.read_npz(outdir / f"{name}.npz") for name in names}
 
 
@@ -48,9 +53,44 @@ def test_the_size_of_the_shards_changes_no_embedding(trained, tmp_path):
     assert np.isfinite(whole["baselines/raw"]["latents"]).all()
     assert parts["latents"]["latents"].shape == (15, 2)
     np.testing.assert_array_equal(parts["latents"]["latents"], whole["latents"]["latents"])
-    np.testing.assert_allclose(
-        parts["baselines/raw"]["latents"], whole["baselines/raw"]["latents"], atol=1e-6
-    )
+    for name, tolerance in (("baselines/raw", 1e-6), ("baselines/plda", 1e-4)):
+        apart = np.abs(parts[name]["latents"]) - np.abs(whole[name]["latents"])  # axes may turn
+        assert np.abs(apart).max() < tolerance
+
+
+def test_plda_is_that_of_the_descriptions_of_all_segments(trained, tmp_path):
+    embedded = embed(trained, tmp_path, 4)["baselines/plda"]["latents"]
+    records = Run(trained, tmp_path).records
+    known, size, means, counts = records.statistics["features"], 8, [], []
+    for frames in records.load(np.arange(15))["features"]:
+        x = (frames.astype(np.float64) - known.mean) / known.std
+        cut = x[: len(x) // size * size].reshape(-1, size, x.shape[1])
+        means.append(np.mean([describe(segment) for segment in cut], axis=0))
+        counts.append(len(cut))
+    projection = Projection.read(tmp_path / "baselines" / "plda_projection.npz")
+    expected = projection(np.array(means), np.array(counts))
+    np.testing.assert_allclose(embedded, expected, atol=1e-3)
+    assert embedded.std() > 0.1
+
+
+def test_a_projection_places_tracks_where_the_run_did(trained, tmp_path):
+    embedded = embed(trained, tmp_path, 4)
+    raw = embedded["baselines/raw"]["latents"]
+    again = Projection.read(tmp_path / "baselines" / "pca_projection.npz")(raw)
+    np.testing.assert_allclose(again, embedded["baselines/pca"]["latents"], atol=1e-6)
+    kept = files.read_npz(tmp_path / "baselines" / "raw_projection.npz")
+    records = Run(trained, tmp_path).records
+    part = baselines.summaries(records, np.arange(15))["features"]
+    standard = (part - kept["features_mean"]) / kept["features_std"]
+    np.testing.assert_allclose(standard, raw, atol=1e-5)
+
+
+def test_a_baseline_that_is_added_is_embedded(trained, tmp_path):
+    fewer = trained.copy_and_resolve_references()
+    fewer.baselines = ("raw",)
+    embed(fewer, tmp_path, 4)
+    assert not (tmp_path / "baselines" / "plda.npz").exists()
+    embed(trained, tmp_path, 4)
 
 
 @pytest.mark.slow
@@ -112,7 +152,7 @@ def test_a_sharded_run_has_the_same_embeddings_and_goes_on_to_the_plots(
     for name, arrays in one.items():
         assert not (tmp_path / f"{name}.npz").exists()
         _, points = Latents(tmp_path / name).held(15, 0)
-        if name == "baselines/pca":  # axes have no direction
+        if name in ("baselines/pca", "baselines/plda"):  # axes have no direction
             points *= np.sign(points[0] * arrays["latents"][0])
         np.testing.assert_allclose(points, arrays["latents"], atol=1e-5)
     rows = files.read_csv(tmp_path / "clustering_metrics.csv")

@@ -155,20 +155,46 @@ def cluster(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
         return _largest_first(clusterer.fit(points, options, seed))
 
 
-def components(latents: Latents) -> Clustering | None:
-    """Return the clusters that a model's mixture prior found itself; None without one.
+def components(latents: Latents, num_clusters: int | None) -> Clustering:
+    """Return the clusters that the model's own mixture has found.
 
-    Every track is in its most probable component; the centres are the means of the members.
+    A track is in its most likely component. Where these are more than `num_clusters`, they are
+    merged as Ward's method does (1963), whose criterion is that of k-means: each time the two that
+    least increase the squared distances of tracks from their centres.
     """
-    found = latents.components()
-    if found is None:
-        return None
-    labels, confidence = found
-    sums = np.zeros((labels.max() + 1, latents.dim))
+    number = next(latents.assignments()).shape[1]
+    labels = np.concatenate([part.argmax(axis=1) for part in latents.assignments()])
+    sizes, sums = np.bincount(labels, minlength=number), np.zeros((number, latents.dim))
     for start, chunk in latents.spans():
         np.add.at(sums, labels[start : start + len(chunk)], chunk)
-    sizes = np.maximum(np.bincount(labels), 1)
-    return _largest_first(Clustering(labels, sums / sizes[:, None], confidence=confidence))
+    centers = sums / np.maximum(sizes, 1)[:, None]
+    merged = _merge(centers, sizes, num_clusters or number)
+    membership = np.equal.outer(merged, merged)  # [K, K]: whether in the same cluster
+    confidence = [
+        np.einsum("nk,nk->n", part, membership[part.argmax(axis=1)])
+        for part in latents.assignments()
+    ]
+    shares = membership * sizes
+    centers = shares @ centers / np.maximum(shares.sum(axis=1), 1)[:, None]
+    return _largest_first(
+        Clustering(merged[labels], centers, confidence=np.concatenate(confidence))
+    )
+
+
+def _merge(centers: np.ndarray, sizes: np.ndarray, num_clusters: int) -> np.ndarray:
+    """Return which cluster each of K is merged into, [K], until so many have members."""
+    merged = np.arange(len(sizes))
+    centers, sizes = centers.copy(), sizes.astype(np.float64)
+    while np.count_nonzero(sizes) > num_clusters:
+        there = np.flatnonzero(sizes)
+        pairs = sizes[there, None] * sizes[there] / (sizes[there, None] + sizes[there])
+        cost = pairs * euclidean_distances(centers[there], squared=True)
+        np.fill_diagonal(cost, np.inf)
+        kept, gone = there[list(np.unravel_index(cost.argmin(), cost.shape))]
+        centers[kept] = np.average(centers[[kept, gone]], axis=0, weights=sizes[[kept, gone]])
+        sizes[kept], sizes[gone] = sizes[kept] + sizes[gone], 0
+        merged[merged == gone] = kept
+    return merged
 
 
 def cluster_shards(latents: Latents, options: ConfigDict, seed: int) -> Clustering:

@@ -220,8 +220,10 @@ def external(labels: np.ndarray, classes: Sequence[str] | np.ndarray, seed: int)
     )
 
 
-def stability(clusterings: Sequence[np.ndarray]) -> list[float]:
+def stability(clusterings: Sequence[np.ndarray], trainings: Sequence[int]) -> list[float]:
     """Return how far each clustering agrees with the others: its mean AMI with them.
+
+    Where they are of several trainings, the others are those of another training.
 
     Repeats with other seeds, of training and of the clusterer, should find the same clusters;
     where they do not, there may be none (von Luxburg 2010). It takes no labels. A track that
@@ -229,7 +231,10 @@ def stability(clusterings: Sequence[np.ndarray]) -> list[float]:
     """
     step = max(1, len(clusterings[0]) // STABILITY_SAMPLE)
     agreement = np.full((len(clusterings), len(clusterings)), NAN)
+    are_several = len(set(trainings)) > 1
     for i, j in itertools.combinations(range(len(clusterings)), 2):
+        if are_several and trainings[i] == trainings[j]:
+            continue
         pair = np.stack([clusterings[i][::step], clusterings[j][::step]])
         first, second = pair[:, (pair != NOISE).all(axis=0)]
         if len(first):

@@ -1,19 +1,63 @@
 """Representations without a VAE, clustered the same way: standardised raw features, and PCA.
 
 Each becomes an embedding file like `latents.npz`. `raw` is also the common space in which all
-methods' clusters are compared. (The third baseline, the plain autoencoder, is a model like any
-other, with `config.model.deterministic`.)
+methods' clusters are compared. (Of the other baselines, `plda` has a module of its own, and the
+plain autoencoder is a model like any other, with `config.model.deterministic`.)
 """
 
+import os
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from vae_jax.records.reader import Records
 from vae_jax.records.statistics import Statistics
+from vae_jax.storage import files
 from vae_jax.training.views import fuse
 
 Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A linear map to latents, kept as a file of arrays so that new tracks can be placed.
+
+    Attributes
+    ----------
+    mean
+        Subtracted first, [D].
+    axes
+        Multiplied with, [L, D].
+    between
+        Of PLDA, how much the tracks differ along each axis, in units of the variance between the
+        segments of a track, [L]; None of PCA.
+    """
+
+    mean: np.ndarray
+    axes: np.ndarray
+    between: np.ndarray | None = None
+
+    def __call__(self, points: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
+        """Return the latents [n, L] float32 of points [n, D].
+
+        Where these are means of segments, `counts` says of how many, [n]: the latent is the mean
+        of its posterior, nearer to 0 where few segments tell less than what tracks are like.
+        """
+        latents = (points - self.mean) @ self.axes.T
+        if self.between is not None and counts is not None:
+            latents *= self.between / (self.between + 1 / counts[:, None])
+        return latents.astype(np.float32)
+
+    def write(self, path: str | os.PathLike) -> None:
+        """Write the arrays, named like the attributes."""
+        arrays = {name: array for name, array in asdict(self).items() if array is not None}
+        files.write_npz(path, **arrays)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "Projection":
+        """Read what `write` wrote."""
+        return cls(**files.read_npz(path))
 
 
 def summaries(records: Records, positions: np.ndarray) -> dict[str, np.ndarray]:
@@ -78,8 +122,8 @@ def raw(
     return np.asarray(fuse({name: standardised(name) for name in names}, present, weights))
 
 
-def pca(features: np.ndarray, num_components: int, seed: int) -> np.ndarray:
-    """Project standardised features, [N, D], onto their first principal components.
+def pca(features: np.ndarray, num_components: int, seed: int) -> Projection:
+    """Return the projection of standardised features, [N, D], onto their first principal axes.
 
     There are `num_components` of them, the VAE's latent size, or fewer where the tracks or the
     features are fewer.
@@ -87,13 +131,12 @@ def pca(features: np.ndarray, num_components: int, seed: int) -> np.ndarray:
     from sklearn.decomposition import PCA
 
     size = min(num_components, *features.shape)
-    return PCA(size, random_state=seed).fit_transform(features).astype(np.float32)
+    found = PCA(size, random_state=seed).fit(features)
+    return Projection(found.mean_, found.components_)
 
 
-def principal_axes(
-    chunks: Iterable[np.ndarray], num_components: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean [D] and the first principal axes [C, D] of features read in chunks, [n, D].
+def principal_axes(chunks: Iterable[np.ndarray], num_components: int) -> Projection:
+    """Return the projection onto the first principal axes of features read in chunks, [n, D].
 
     They are those of `pca` but for their signs: nothing but the features' covariance is held.
     """
@@ -105,7 +148,7 @@ def principal_axes(
     mean = total / count
     # The features are standardised: next to their variance, the mean is too small to cost digits.
     axes = np.linalg.eigh(products / count - np.outer(mean, mean)).eigenvectors[:, ::-1].T
-    return mean, axes[: min(num_components, count)]
+    return Projection(mean, axes[: min(num_components, count)])
 
 
 def _summary(frames: np.ndarray) -> np.ndarray:

@@ -59,19 +59,20 @@ class Encoder:
         return jax.tree.map(lambda leaf: leaf[self.best], self.params)
 
     def assign(self, posterior: Posterior) -> np.ndarray | None:
-        """Return the best model's probabilities of its mixture's components, [n, K] float32.
+        """Return the probabilities of all models' mixtures' components, [n, S, K] float32.
 
-        `posterior` is that of the best model, [n, L]; without a mixture prior there are none.
+        `posterior` is that of all models, [n, S, L]; without a mixture prior there are none.
         """
         if self.description.config["model"]["prior"] != "mixture":
             return None
-        return np.asarray(self._assign({"params": self.best_params}, posterior))
+        return np.asarray(self._assign({"params": self.params}, posterior))
 
     @cached_property
     def _assign(self) -> Any:
         """The function behind `assign`, compiled once for all shards."""
         model, _ = self.description.build()
-        return jax.jit(partial(model.apply, method="assign"))
+        one = partial(model.apply, method="assign")
+        return jax.jit(over_seeds(one, (0, 1), self.num_models, out_axis=1))
 
     @cached_property
     def _encode(self) -> Any:

@@ -125,10 +125,7 @@ class Latents:
 
     def chunks(self) -> Iterator[np.ndarray]:
         """Yield the points of consecutive tracks, [n, L]."""
-        for path in self._paths:
-            arrays = self._read(path)
-            of_all = self._model is not None and self.num_models > 1
-            yield arrays["seed_latents"][:, self._model] if of_all else arrays["latents"]
+        yield from self._of_model("latents", "seed_latents")
 
     def spans(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the points of consecutive tracks, [n, L], each with the position of its first."""
@@ -137,13 +134,23 @@ class Latents:
             yield start, chunk
             start += len(chunk)
 
-    def components(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return each track's component of the model's mixture, and its probability, [N] each."""
-        if "assignments" not in self._read(self._paths[0]):
-            return None
-        parts = (self._read(path)["assignments"] for path in self._paths)  # one at a time
-        labels, confidence = zip(*((p.argmax(axis=1), p.max(axis=1)) for p in parts), strict=True)
-        return np.concatenate(labels), np.concatenate(confidence)
+    @property
+    def has_assignments(self) -> bool:
+        """Whether the model's prior is a mixture."""
+        return "assignments" in self._read(self._paths[0])
+
+    def assignments(self) -> Iterator[np.ndarray]:
+        """Yield the probabilities of the mixture's components for consecutive tracks, [n, K]."""
+        yield from self._of_model("assignments", "seed_assignments")
+
+    def _of_model(self, best: str, of_all: str) -> Iterator[np.ndarray]:
+        """Yield an array of the best model, or of the chosen one, [n, ...]."""
+        for path in self._paths:
+            arrays = self._read(path)
+            is_chosen = self._model is not None and self.num_models > 1
+            if is_chosen and of_all not in arrays:
+                raise UserError(f"{path} lacks {of_all}: run --stage=embed again.")
+            yield arrays[of_all][:, self._model] if is_chosen else arrays[best]
 
     def held(self, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return positions [M] and points [M, L] to hold in memory.

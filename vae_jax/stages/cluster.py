@@ -2,7 +2,9 @@
 
 The VAE and every baseline are clustered by the same clusterer, with the same number of clusters
 and the same seeds, and scored in their own space and in a common one. Where that number is not
-given, it is chosen once, on the first method's embedding, which is the VAE's.
+given, it is chosen once, on the first method's embedding, which is the VAE's. Every model that was
+trained is clustered from every start; the components of its own mixture are merged into as many
+clusters.
 """
 
 import math
@@ -90,9 +92,9 @@ def run(
         is scored in a space of shards is `config.cluster.silhouette_sample` tracks at random.
     methods
         What to cluster: "vae" or names of baselines. `clusters.csv` has the first one's clusters
-        as `cluster`, those of any other as `<name>_cluster`, all of the first seed. Where
-        several models were trained together, each repeat takes the next one, and `clusters.csv`
-        is of the best. The components of a mixture prior are a method of their own.
+        as `cluster`, those of any other as `<name>_cluster`, all of the first start and, where
+        several models were trained together, of the best. The components of a mixture prior are
+        a method of their own.
     manifest
         Has the label and, perhaps, artist columns.
     config
@@ -122,8 +124,10 @@ def run(
     now = datetime.now(UTC).isoformat(timespec="seconds")
     rows: list[Row] = []
     shown: dict[str, Clustering] = {}
-    repeats = max(_repeats(options), *(spaces[name].latents.num_models for name in methods))
-    with Progress("clustering", len(methods) * repeats, "clusterings") as progress:
+    if spaces[methods[0]].latents.has_assignments:
+        methods, spaces[MIXTURE] = [*methods, MIXTURE], spaces[methods[0]]
+    models = sum(spaces[name].latents.num_models for name in methods)
+    with Progress("clustering", models, "models") as progress:
         for method in methods:
             about: Row = {
                 **{"run_id": run_id, "time": now},
@@ -132,15 +136,9 @@ def run(
                 "latent_dim": spaces[method].latents.dim,
             }
             scored, shown[method] = _cluster_method(
-                this, method, spaces, options, range(repeats), classes, artists, progress
+                this, method, spaces, options, classes, artists, progress
             )
             rows += [about | row for row in scored]
-    if components := clusterers.components(spaces[methods[0]].latents):
-        scores = _scores(methods[0], components, spaces, classes, config, config.seed)
-        described = rows[0] | _description(components, config, config.seed)
-        own = {"method": MIXTURE, "clusterer": MIXTURE, "k_chosen_by": "config"}
-        rows.append(described | own | scores | {"stability": math.nan})
-        shown[MIXTURE], spaces[MIXTURE] = components, spaces[methods[0]]
     rows = [{name: _rounded(value) for name, value in row.items()} for row in rows]
     metrics_file.append(outdir / metrics_file.NAME, rows)
     _write_clusters(outdir / "clusters.csv", ids, shown, spaces, config)
@@ -152,32 +150,34 @@ def _cluster_method(
     method: str,
     spaces: Mapping[str, Space],
     options: ConfigDict,
-    repeats: Sequence[int],
     classes: np.ndarray,
     artists: np.ndarray,
     progress: Progress,
 ) -> tuple[list[Row], Clustering]:
-    """Cluster a method's embedding with every seed; return the scores, and the clusters to show.
+    """Cluster each model's embedding from every start; return the scores, and what to show.
 
-    Shown is the first clustering of its best model.
+    Shown is the first clustering of the best model.
     """
     config, best = this.config, spaces[method]
-    models = _models(this, best)
-    searched = [_artist_search(space, artists, config.seed) for space in models]
+    starts = range(1 if method == MIXTURE else _repeats(options))
+    is_trained = method in (*this.trained, MIXTURE)
     rows, labels, shown = [], [], None
-    for i in repeats:
-        space, seed = models[i % len(models)], config.seed + i
-        found = _cluster(space, options, seed)
-        if space is best and shown is None:
-            shown = found
-        scores = _scores(method, found, {**spaces, method: space}, classes, config, seed)
-        rows.append(_description(found, config, seed) | searched[i % len(models)] | scores)
-        labels.append(found.labels)
+    for model, space in enumerate(_models(this, best)):
+        training = config.seed + model if is_trained else None
+        searched = _artist_search(space, artists, config.seed) if method != MIXTURE else {}
+        for seed in (config.seed + start for start in starts):
+            found = _cluster(method, space, options, seed)
+            shown = shown or (found if space is best else None)
+            scores = _scores(method, found, {**spaces, method: space}, classes, config, seed)
+            described = _description(method, found, config) | {"training": training, "seed": seed}
+            rows.append(described | searched | scores)
+            labels.append(found.labels)
         progress.update(progress.done + 1)
-    for row, value in zip(rows, metrics.stability(labels), strict=True):
+    agreement = metrics.stability(labels, [row["training"] for row in rows])
+    for row, value in zip(rows, agreement, strict=True):
         row["stability"] = value
     _log(method, rows)
-    return rows, shown or _cluster(best, options, config.seed)
+    return rows, shown or _cluster(method, best, options, config.seed)
 
 
 def _repeats(options: ConfigDict) -> int:
@@ -239,7 +239,10 @@ def _models(this: Run, best: Space) -> list[Space]:
     return [_space(this, Latents(path, model)) for model in range(num_models)]
 
 
-def _cluster(space: Space, options: ConfigDict, seed: int) -> Clustering:
+def _cluster(method: str, space: Space, options: ConfigDict, seed: int) -> Clustering:
+    if method == MIXTURE:
+        takes_k = clusterers.CLUSTERERS[options.method].takes_k
+        return clusterers.components(space.latents, options.num_clusters if takes_k else None)
     if space.latents.is_sharded:
         return clusterers.cluster_shards(space.latents, options, seed)
     return clusterers.cluster(space.points, options, seed)
@@ -254,12 +257,11 @@ def _labels(manifest: Manifest, name: str, ids: np.ndarray) -> list[str]:
     return manifest.column(name, ids.tolist())
 
 
-def _description(found: Clustering, config: ConfigDict, seed: int) -> Row:
+def _description(method: str, found: Clustering, config: ConfigDict) -> Row:
     return {
-        "clusterer": config.cluster.method,
+        "clusterer": MIXTURE if method == MIXTURE else config.cluster.method,
         "k": found.num_clusters,
         "k_chosen_by": _k_chosen_by(config.cluster),
-        "seed": seed,
         "n": len(found.labels),
         "coverage": found.coverage,
         "eps": found.eps,
@@ -315,7 +317,7 @@ def _log(method: str, rows: Sequence[Row]) -> None:
         values = [row[name] for row in rows if row[name] is not None]
         means[name] = f"{np.mean(values):.3f}" if values else "none"
     logging.info(
-        "%s: %d clusters, silhouette %s, AMI %s (mean of %d seeds)",
+        "%s: %d clusters, silhouette %s, AMI %s (mean of %d clusterings)",
         *(method, rows[0]["k"], means["silhouette"], means["ami"], len(rows)),
     )
 

@@ -4,12 +4,14 @@ All processes of a job write shards, each its share: of every trained model's la
 the raw features are made from. The first process then makes the results of them.
 """
 
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import jax
 import numpy as np
 
-from vae_jax.embedding import baselines, decode, reconstructions
+from vae_jax.embedding import baselines, decode, plda, reconstructions
 from vae_jax.embedding.encoder import Encoder
 from vae_jax.embedding.latents import Latents, Shards
 from vae_jax.models.posterior import Posterior
@@ -27,12 +29,13 @@ def update(this: Run) -> bool:
     feature, seed = this.config.feature, this.config.seed
     made_from = [this.records.fingerprint, this.conditions, seals, feature.lyrics_weight, seed]
     made_from.append(this.is_sharded and this.config.embed.shard_size)
+    made_from += [this.baselines, "plda" in this.baselines and this.config.model.segment_frames]
 
     def write() -> None:
         share_shards(this, is_due=True)
         finish(this)
 
-    outputs = [*this.embeddings(), this.outdir / reconstructions.FILE]
+    outputs = [*this.embeddings(), *this.projections(), this.outdir / reconstructions.FILE]
     is_done = unless_up_to_date(this, "embed", made_from, write, outputs)
     if not is_done:
         share_shards(this, is_due=False)
@@ -60,17 +63,28 @@ def write_shards(this: Run) -> None:
     summaries = _summary_shards(this)
     for shard in _own_missing(summaries):
         positions = summaries.positions(shard)
-        summaries.write(shard, **baselines.summaries(this.records, positions))
+        arrays = baselines.summaries(this.records, positions)
+        summaries.write(shard, **arrays, **_segments(this, positions))
 
 
 def _arrays(encoder: Encoder, posterior: Posterior) -> dict[str, np.ndarray]:
     """Return what is kept of the posteriors of all models, [n, S, L]."""
     best = jax.tree.map(lambda leaf: leaf[:, encoder.best], posterior)
-    arrays = {"latents": best.mean, "log_variances": best.log_variance}
-    if posterior.mean.shape[1] > 1:
-        arrays["seed_latents"] = posterior.mean
-    assignments = encoder.assign(best)
-    return arrays if assignments is None else {**arrays, "assignments": assignments}
+    arrays: dict[str, Any] = {"latents": best.mean, "log_variances": best.log_variance}
+    of_all: dict[str, Any] = {"seed_latents": posterior.mean}
+    assignments = encoder.assign(posterior)
+    if assignments is not None:
+        arrays["assignments"] = assignments[:, encoder.best]
+        of_all["seed_assignments"] = assignments
+    return arrays | (of_all if encoder.num_models > 1 else {})
+
+
+def _segments(this: Run, positions: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what PLDA is made from, where it is a baseline."""
+    if "plda" not in this.baselines:
+        return {}
+    size = this.config.model.segment_frames
+    return vars(plda.summarise(this.records, positions, size))
 
 
 def finish(this: Run) -> None:
@@ -86,6 +100,8 @@ def finish(this: Run) -> None:
     reconstructions.write(this.outdir / reconstructions.FILE, decoded)
     if "pca" in this.baselines:
         written["pca"] = _write_pca(this, latents.dim)
+    if "plda" in this.baselines:
+        written["plda"] = _write_plda(this, latents.dim)
     for shards in written.values():
         shards.remove(keep_these=this.is_sharded)
         if this.is_sharded:
@@ -97,6 +113,12 @@ def _write_raw(this: Run) -> Shards:
     """Write shards of the raw features, standardised by all tracks."""
     weight, summaries = this.config.feature.lyrics_weight, _summary_shards(this)
     known = baselines.statistics(this.records, map(summaries.read, range(len(summaries))))
+    measured = {
+        f"{name}_{what}": getattr(one, what)
+        for name, one in known.items()
+        for what in ("mean", "std")
+    }
+    files.write_npz(this.projection("raw"), **measured)
     raw = _shards(this, "raw", weight)
     for shard in range(len(raw)):
         part = summaries.read(shard)
@@ -106,17 +128,41 @@ def _write_raw(this: Run) -> Shards:
 
 def _write_pca(this: Run, size: int) -> Shards:
     """Write the PCA of the raw features: a file, or shards, which are returned."""
-    features, seed = Latents(this.embedding("raw")), this.config.seed
-    pca = _shards(this, "pca", size)
+    features = Latents(this.embedding("raw"))
     if this.is_sharded:
-        mean, axes = baselines.principal_axes(features.chunks(), size)
-        for shard, chunk in enumerate(features.chunks()):
-            pca.write(shard, latents=((chunk - mean) @ axes.T).astype(np.float32))
+        projection = baselines.principal_axes(features.chunks(), size)
     else:
         (chunk,) = features.chunks()
-        points = baselines.pca(chunk, size, seed)
-        files.write_npz(this.embedding("pca"), ids=this.records.ids, latents=points)
-    return pca
+        projection = baselines.pca(chunk, size, this.config.seed)
+    projection.write(this.projection("pca"))
+    return _write_linear(this, "pca", map(projection, features.chunks()), size)
+
+
+def _write_plda(this: Run, size: int) -> Shards:
+    """Write each track's mean under PLDA, given its segments: a file, or shards."""
+    summaries = _summary_shards(this)
+
+    def parts() -> Iterator[plda.Segments]:
+        for shard in range(len(summaries)):
+            arrays = summaries.read(shard)
+            yield plda.Segments(*(arrays[field.name] for field in fields(plda.Segments)))
+
+    projection = plda.fit(parts(), size)
+    projection.write(this.projection("plda"))
+    latents = (projection(part.means, part.counts) for part in parts())
+    return _write_linear(this, "plda", latents, size)
+
+
+def _write_linear(this: Run, name: str, chunks: Iterable[np.ndarray], *made_from: Any) -> Shards:
+    """Write latents that come in chunks: a file, or shards, which are returned."""
+    shards = _shards(this, name, *made_from)
+    if this.is_sharded:
+        for shard, latents in enumerate(chunks):
+            shards.write(shard, latents=latents)
+    else:
+        points = np.concatenate([*chunks])
+        files.write_npz(this.embedding(name), ids=this.records.ids, latents=points)
+    return shards
 
 
 def _model_shards(this: Run, model: str) -> Shards:
@@ -125,7 +171,8 @@ def _model_shards(this: Run, model: str) -> Shards:
 
 
 def _summary_shards(this: Run) -> Shards:
-    return _shards(this, "summaries")
+    size = this.config.model.segment_frames if "plda" in this.baselines else None
+    return _shards(this, "summaries", size)
 
 
 def _shards(this: Run, name: str, *made_from: Any) -> Shards:

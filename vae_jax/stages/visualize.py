@@ -78,7 +78,7 @@ def update(this: Run) -> bool:
     ]
 
     def write() -> None:
-        titles = {"pca": "PCA", "raw": "raw features", "ae": "autoencoder"}
+        titles = {"pca": "PCA", "raw": "raw features", "plda": "PLDA", "ae": "autoencoder"}
         methods = [Method("vae", "VAE latents", supervised=bool(this.supervised))]
         methods += [
             Method.baseline(name, titles[name], supervised=name in this.supervised)
