@@ -18,6 +18,7 @@ def get_config(variant: str = "mfcc") -> ConfigDict:
     config = get_defaults()
     config.name = "track"
     config.feature.name = "mfcc_frames"
+    config.feature.excerpt = "spread"  # a song is more than its first 30 s
     config.model.name = "track"
     config.model.latent_dim = 32  # finds the other half of a track more often than 16 do
     config.model.hidden_dims = (64,)

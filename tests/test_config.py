@@ -113,6 +113,17 @@ def test_what_a_model_would_ignore_is_refused(name, key):
         config_lib.validate(config)
 
 
+def test_windows_shorter_than_a_segment_are_refused_where_segments_are_cut():
+    config = config_lib.get_config()
+    config.feature.update(excerpt="spread", num_windows=11)
+    config_lib.validate(config)
+    config.feature.name = "logmelspec"
+    with pytest.raises(UserError, match=r"feature\.num_windows \(11\).*segment_frames \(128\)"):
+        config_lib.validate(config)
+    config.feature.num_windows = 10
+    config_lib.validate(config)
+
+
 def test_only_k_means_takes_sharded_latents():
     config = config_lib.get_config()
     config.embed.format, config.cluster.method = "sharded", "dbscan"

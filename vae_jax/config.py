@@ -17,6 +17,7 @@ from vae_jax.storage import urls
 
 FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid")
 AUDIO_FEATURES = ("mfcc", "logmelspec")  # that the hybrid can join to lyrics
+FRAME_FEATURES = ("mfcc_frames", "logmelspec")  # that models cut into segments
 MODELS = ("mlp", "conv2d", "multimodal", "track")
 CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
 PRIORS = ("normal", "mixture")
@@ -39,8 +40,9 @@ def get_config() -> ConfigDict:
     config.feature = feature = ConfigDict()
     feature.name = "mfcc"
     feature.sample_rate = 22050  # Hz
-    feature.duration = 30.0  # s, at most, of each track
-    feature.excerpt = "start"  # which part of a longer track: "start" or "center"
+    feature.duration = 30.0  # s, at most, of each track: of all its windows together
+    feature.excerpt = "start"  # of a longer track: "start", "center", or "spread" over all of it
+    feature.num_windows = 10  # spread: of duration / num_windows each, evenly over the track
     feature.min_duration = 0.5  # s; shorter tracks fail
     feature.n_fft = 2048  # samples
     feature.win_length = placeholder(int)  # samples; n_fft when not set
@@ -144,6 +146,8 @@ def validate(config: ConfigDict) -> None:
             f"config.feature.min_duration ({feature.min_duration} s) must not exceed "
             f"config.feature.duration ({feature.duration} s), or every track would be too short."
         )
+    if feature.excerpt == "spread":
+        _check_windows(feature, config.model.segment_frames)
     if feature.win_length is not None and feature.win_length > feature.n_fft:
         raise UserError(
             f"config.feature.win_length ({feature.win_length}) must not exceed "
@@ -175,6 +179,20 @@ def validate(config: ConfigDict) -> None:
                 raise UserError(
                     f"config.{key} is not for config.model.name={model.name}: use mlp or conv2d."
                 )
+
+
+def _check_windows(feature: ConfigDict, segment_frames: int) -> None:
+    """Refuse windows without a sample, or too short for the segments that are cut from them."""
+    audio_feature = feature.audio_feature if feature.name == "hybrid" else feature.name
+    needed = 1
+    if audio_feature in FRAME_FEATURES:
+        needed = (segment_frames - 1) * feature.hop_length + feature.n_fft % 2  # samples
+    if round(feature.duration * feature.sample_rate / feature.num_windows) < needed:
+        raise UserError(
+            f"config.feature.num_windows ({feature.num_windows}) cuts config.feature.duration "
+            f"({feature.duration} s) into windows shorter than config.model.segment_frames "
+            f"({segment_frames}): take fewer windows, or a longer duration."
+        )
 
 
 def feature_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
@@ -293,7 +311,8 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "feature.name": _one_of(FEATURES),
     "feature.sample_rate": ((lambda value: 1000 <= value <= 384000), "from 1000 to 384000 Hz"),
     "feature.duration": ((lambda value: 0 < value <= 36000), "above 0 and at most 36000 s"),
-    "feature.excerpt": _one_of(("start", "center")),
+    "feature.excerpt": _one_of(("start", "center", "spread")),
+    "feature.num_windows": _at_least(1, 1024),
     "feature.min_duration": _NOT_NEGATIVE,
     "feature.n_fft": ((lambda value: 16 <= value <= 65536), "from 16 to 65536 samples"),
     "feature.win_length": _COUNT,
