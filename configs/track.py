@@ -19,6 +19,7 @@ def get_config(variant: str = "mfcc") -> ConfigDict:
     config.name = "track"
     config.baselines = ("pca", "raw", "plda")  # the last is its linear peer, in closed form
     config.feature.name = "mfcc_frames"
+    config.feature.excerpt = "spread"  # a song is more than its first 30 s
     config.model.name = "track"
     config.model.latent_dim = 32  # finds the other half of a track more often than 16 do
     config.model.hidden_dims = (64,)

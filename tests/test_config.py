@@ -214,9 +214,20 @@ def test_plda_is_refused_where_no_frames_are_stored_to_cut_into_segments():
         config.feature.name = name
         config.model.name = "conv2d"
         config_lib.validate(config)
-    config.feature.name = "mfcc"
+    config.feature.name, config.model.name = "mfcc", "mlp"
     with pytest.raises(UserError, match=r"plda is not for config.feature.name=mfcc"):
         config_lib.validate(config)
+
+
+def test_windows_shorter_than_a_segment_are_refused_where_segments_are_cut():
+    config = config_lib.get_config()
+    config.feature.update(excerpt="spread", num_windows=11)
+    config_lib.validate(config)
+    config.feature.name, config.model.name = "logmelspec", "conv2d"
+    with pytest.raises(UserError, match=r"feature\.num_windows \(11\).*segment_frames \(128\)"):
+        config_lib.validate(config)
+    config.feature.num_windows = 10
+    config_lib.validate(config)
 
 
 def test_only_k_means_takes_sharded_latents():

@@ -77,8 +77,13 @@ KEYS: dict[str, Key] = {
     "baselines": Key(("pca", "raw"), all_of(BASELINES), "clustered beside the VAE"),
     "feature.name": Key("mfcc", one_of(FEATURES), "what is extracted from each track"),
     "feature.sample_rate": Key(22050, between(1000, 384000), "Hz"),
-    "feature.duration": Key(30.0, above_zero(36000), "s, at most, of each track"),
-    "feature.excerpt": Key("start", one_of(("start", "center")), "the part of a longer track"),
+    "feature.duration": Key(30.0, above_zero(36000), "s, at most, of each track, all windows"),
+    "feature.excerpt": Key(
+        "start",
+        one_of(("start", "center", "spread")),
+        "of a longer track: its start, center, or windows",
+    ),
+    "feature.num_windows": Key(10, at_least(1, 1024), "spread: equal parts of duration, evenly"),
     "feature.min_duration": Key(0.5, NOT_NEGATIVE, "s; shorter tracks fail"),
     "feature.n_fft": Key(2048, between(16, 65536), "samples"),
     "feature.win_length": Key(None, COUNT, "samples; n_fft when not set", int),
@@ -217,6 +222,8 @@ def validate(config: ConfigDict) -> None:
         if not key.rule.accepts(value):
             raise UserError(f"config.{name} is {value!r}, but must be {key.rule.requirement}.")
     _check_feature(config.feature)
+    if config.feature.excerpt == "spread":
+        _check_windows(config.feature, config.model.segment_frames)
     _check_model(config)
     if config.embed.format == "sharded" and config.cluster.method != "kmeans":
         raise UserError(
@@ -295,6 +302,20 @@ def _check_model(config: ConfigDict) -> None:
                 raise UserError(
                     f"config.{key} is not for config.model.name={model.name}: use mlp or conv2d."
                 )
+
+
+def _check_windows(feature: ConfigDict, segment_frames: int) -> None:
+    """Refuse windows without a sample, or too short for the segments that are cut from them."""
+    audio_feature = feature.audio_feature if feature.name == "hybrid" else feature.name
+    needed = 1
+    if audio_feature in FRAMES:
+        needed = (segment_frames - 1) * feature.hop_length + feature.n_fft % 2  # samples
+    if round(feature.duration * feature.sample_rate / feature.num_windows) < needed:
+        raise UserError(
+            f"config.feature.num_windows ({feature.num_windows}) cuts config.feature.duration "
+            f"({feature.duration} s) into windows shorter than config.model.segment_frames "
+            f"({segment_frames}): take fewer windows, or a longer duration."
+        )
 
 
 def feature_settings(feature: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,14 +18,9 @@ from vae_jax.features.audio import AudioError
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
-def load(path, *, sample_rate=22050, duration=30.0, excerpt="start", min_duration=0.5):
-    return audio.load(
-        path,
-        sample_rate=sample_rate,
-        duration=duration,
-        excerpt=excerpt,
-        min_duration=min_duration,
-    )
+def load(path, **settings):
+    defaults = {"sample_rate": 22050, "duration": 30.0, "excerpt": "start", "min_duration": 0.5}
+    return audio.load(path, **defaults | settings)
 
 
 def assert_same_samples_as_librosa(path, reference=None, **settings):
@@ -319,3 +314,52 @@ def test_samples_of_real_music_are_identical_to_librosas(folder, excerpt):
         pytest.skip(f"{SHARED / folder} is not there")
     for path in paths:
         assert_same_samples_as_librosa(path, excerpt=excerpt)
+
+
+SPREAD = {"excerpt": "spread", "duration": 2.0, "num_windows": 4}
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "opus"])
+@pytest.mark.parametrize("rate", [48000, 8000])
+def test_spread_windows_hold_what_librosa_reads_there(tmp_path, suffix, rate):
+    path = write_music(tmp_path / f"song.{suffix}", 7.0, rate, 2)
+    result = load(path, **SPREAD)
+    assert result.waveform.shape == (4, 11025)
+    for offset, window in zip(result.offsets, result.waveform, strict=True):
+        expected, _ = librosa.load(path, sr=22050, offset=offset, duration=0.5)
+        np.testing.assert_array_equal(window, expected[:11025])
+
+
+def test_spread_windows_lie_in_the_middle_of_equal_parts(tmp_path):
+    path = write(tmp_path / "ramp.wav", np.linspace(0.1, 0.9, 8 * 8000), 8000, "FLOAT")
+    result = load(path, **SPREAD, sample_rate=8000)
+    assert result.offsets == (0.75, 2.75, 4.75, 6.75)
+    assert result.duration == 8.0
+    assert load(path, excerpt="spread", duration=2.0, num_windows=1).offsets == (3.0,)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "num_windows"), [(2.0, 4), (1.9, 4), (1.6, 3), (1.2, 2), (0.8, 2), (0.6, 1)]
+)
+def test_a_short_file_has_fewer_windows_and_none_reaches_beyond_it(tmp_path, seconds, num_windows):
+    samples = np.linspace(0.1, 0.9, round(seconds * 22050), dtype=np.float32)
+    result = load(write(tmp_path / "ramp.wav", samples, 22050, "FLOAT"), **SPREAD)
+    assert result.waveform.shape == (num_windows, 11025)
+    firsts = np.searchsorted(samples, result.waveform[:, 0])
+    for first, window in zip(firsts, result.waveform, strict=True):
+        np.testing.assert_array_equal(window, samples[first : first + 11025])
+    assert num_windows == 1 or np.ptp(np.diff(firsts)) <= 1
+
+
+def test_a_file_shorter_than_a_window_is_one_window_of_its_length(tmp_path):
+    path = write_music(tmp_path / "song.wav", 0.4)
+    result = load(path, **SPREAD, min_duration=0.1)
+    np.testing.assert_array_equal(result.waveform, load(path, min_duration=0.1).waveform[None])
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_spread_windows_of_other_containers_are_those_of_the_same_sound(tmp_path):
+    wav, path = write_music(tmp_path / "song.wav", 5.0, 44100, 2), tmp_path / "song.mka"
+    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", wav, "-c", "flac", path], check=True)
+    expected, result = load(wav, **SPREAD), load(path, **SPREAD)
+    np.testing.assert_array_equal(result.waveform, expected.waveform)

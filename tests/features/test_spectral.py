@@ -258,3 +258,35 @@ def test_features_of_real_music_equal_librosas(folder):
         expected = librosa_log_mel(waveform, spec)
         actual = spectral.log_mel(padded(waveform, 661501), len(waveform), spec)
         np.testing.assert_allclose(actual[: len(expected)], expected, atol=DECIBELS, rtol=0)
+
+
+SPREAD = {"excerpt": "spread", "duration": 2.0, "num_windows": 4}
+
+
+@pytest.mark.parametrize("num_windows", [1, 3, 4])
+def test_frames_of_spread_windows_are_those_of_each_window_alone(num_windows):
+    windows = music(0.5 * num_windows)[:, 0].reshape(num_windows, -1)
+    for name in ("mfcc_frames", "logmelspec"):
+        compute = spectral.audio_feature(feature_config(name=name, **SPREAD))
+        alone = spectral.audio_feature(feature_config(name=name))
+        expected = np.concatenate([alone(window) for window in windows])
+        np.testing.assert_allclose(compute(windows), expected, atol=0.02)
+        assert len(expected) == num_windows * compute.window_frames
+
+
+@pytest.mark.parametrize("num_windows", [1, 3, 4])
+def test_statistics_of_spread_windows_never_see_a_seam(num_windows):
+    windows = music(0.5 * num_windows)[:, 0].reshape(num_windows, -1)
+    frames = [librosa.feature.mfcc(y=window, sr=22050) for window in windows]
+    values, changes = np.hstack(frames), np.hstack([np.diff(part) for part in frames])
+    expected = [f(part, axis=1) for part in (values, changes) for f in (np.mean, np.std)]
+    compute = spectral.audio_feature(feature_config(deltas=True, **SPREAD))
+    np.testing.assert_allclose(compute(windows), np.concatenate(expected), atol=2 * DECIBELS)
+
+
+def test_a_short_window_alone_is_described_as_the_waveform_that_it_is():
+    waveform = music(0.3)[:, 0]
+    for name in ("mfcc", "logmelspec"):
+        expected = spectral.audio_feature(feature_config(name=name))(waveform)
+        actual = spectral.audio_feature(feature_config(name=name, **SPREAD))(waveform[None])
+        np.testing.assert_allclose(actual, expected, atol=1e-3)

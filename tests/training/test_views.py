@@ -6,7 +6,7 @@ import pytest
 from vae_jax.config import get_config, to_dict
 from vae_jax.errors import UserError
 from vae_jax.records.statistics import ArraySpec, Statistics
-from vae_jax.training import views
+from vae_jax.training import track_view, views
 
 FRAMES = {"features": ArraySpec((None, 2), "float16")}
 VECTORS = {"features": ArraySpec((3,), "float32")}
@@ -115,3 +115,44 @@ def test_an_unknown_class_is_a_zero_vector():
 def test_a_model_that_cannot_see_the_features_is_a_user_error(model, arrays):
     with pytest.raises(UserError, match=rf"config\.model\.name={model} needs"):
         view_of(arrays, name=model)
+
+
+WINDOWS = {"features": ArraySpec((None, 2), "float16", window=10)}  # two segments, and two frames
+
+
+def test_no_segment_straddles_two_windows():
+    tracks = tracks_of_frames(30, 10, 3)
+    conv = view_of(WINDOWS, name="conv2d")
+    whole = conv.whole(tracks)
+    assert np.asarray(whole.x[0, :, 0, 0]).tolist() == [0, 4, 10, 14, 20, 24]
+    assert np.asarray(whole.mask.sum(axis=1)).tolist() == [6, 2, 1]
+    starts = set()
+    for seed in range(200):
+        x = np.asarray(conv.sample(tracks, jax.random.key(seed)).x)
+        assert (np.diff(x[:2, :, 0]) == 1).all()
+        starts.add(int(x[0, 0, 0]))
+    assert starts == {w + first for w in (0, 10, 20) for first in range(7)}
+
+
+@pytest.mark.parametrize("is_resident", [False, True])
+def test_the_track_vae_sees_segments_of_all_windows_and_never_a_seam(is_resident):
+    config = to_dict(get_config())
+    config["model"] |= {"name": "track", "segment_frames": 4, "num_segments": 6, "input_noise": 0.0}
+    size = np.asarray(track_view.describe(jnp.zeros((4, 2)))).shape[-1]
+    statistics = {"features": Statistics.of(np.array([[-1.0, -1], [1, 1]]))}
+    statistics["description"] = Statistics.of(np.array([[-1.0] * size, [1.0] * size]))
+    view = views.build(config, WINDOWS, statistics, 0)
+    tracks = tracks_of_frames(30, 10)
+    means = {w + first + 1.5 for w in (0, 10, 20) for first in range(7)}  # of four frames in a row
+    seen = view.precompute(tracks) if is_resident else tracks
+    assert np.asarray(view.whole(seen).x["description"][0, :, 0]).tolist() == [
+        *(1.5, 5.5, 11.5, 15.5, 21.5, 25.5)
+    ]
+    sampled, counts = set(), set()
+    for seed in range(100):
+        inputs = view.sample(seen, jax.random.key(seed))
+        mask = np.asarray(inputs.mask[0], bool)
+        sampled |= set(np.asarray(inputs.x["description"][0, mask, 0]).tolist())
+        counts.add(int(mask.sum()))
+    assert sampled == means
+    assert counts == {3, 6}

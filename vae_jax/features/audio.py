@@ -1,10 +1,11 @@
-"""Decodes one window of an audio file to a mono waveform, for `features.extract`.
+"""Decodes one window of an audio file, or several, to mono waveforms, for `features.extract`.
 
 The samples are exactly those of `librosa.load(path, sr=..., offset=..., duration=...)`: libsndfile
 with a seek to the window, the mean over channels, soxr's HQ resampling. Containers that libsndfile
 does not know (m4a, aac, wma, webm) are decoded by audioread, where it finds ffmpeg or the like.
 """
 
+import math
 import os
 import stat
 from dataclasses import dataclass
@@ -39,16 +40,16 @@ class AudioError(Exception):
 
 @dataclass(frozen=True)
 class Audio:
-    """One decoded window of a track.
+    """One decoded window of a track, or several of one length.
 
     Attributes
     ----------
     waveform
-        Mono samples, float32 [N], full scale 1.
+        Mono samples, float32 [N], full scale 1; spread windows are [W, N].
     sample_rate
         Of the waveform, in Hz.
-    offset
-        Where the window begins in the file, in seconds.
+    offsets
+        Where each window begins in the file, in seconds.
     duration
         Of the whole file by its header, in seconds; of the part that was read where the header
         does not tell.
@@ -56,19 +57,78 @@ class Audio:
 
     waveform: np.ndarray
     sample_rate: int
-    offset: float
+    offsets: tuple[float, ...]
     duration: float
+
+    @property
+    def offset(self) -> float:
+        """Where the first window begins."""
+        return self.offsets[0]
 
 
 @dataclass(frozen=True)
-class _Window:
-    """Which frames of a file to read: at most `count` from `start`, of `total` where known."""
+class Excerpt:
+    """Which part of a file is read.
+
+    Attributes
+    ----------
+    kind
+        "start", "center" (the middle of the file), or "spread".
+    duration
+        Of all windows together, in seconds; a shorter file is read whole.
+    num_windows
+        Of a spread excerpt, each of duration / num_windows. Each lies in the middle of one of as
+        many equal parts of the file. Of a file that is shorter than the excerpt there are as many
+        windows as its length comes closest to, so they may overlap; one shorter than a window is
+        read whole. No window reaches beyond the file.
+    """
+
+    kind: str
+    duration: float
+    num_windows: int = 1
+
+    def place(self, total: int | None, rate: int) -> "_Windows":
+        """Return the windows of a file of `total` frames, where known, at `rate` frames a second.
+
+        Raises
+        ------
+        AudioError
+            If they depend on a length that is not known.
+        """
+        if self.kind == "start":
+            return _Windows(rate, (0.0,), int(self.duration * rate), total)
+        if total is None:
+            raise AudioError(
+                f"its header does not tell its length, so that it has no known {self.kind}"
+            )
+        seconds = total / rate
+        if self.kind == "center":
+            offset = max(0.0, (seconds - self.duration) / 2)
+            return _Windows(rate, (offset,), int(self.duration * rate), total)
+        window = self.duration / self.num_windows
+        count = max(1, min(self.num_windows, round(seconds / window)))
+        margin = max(0.0, seconds / count - window) / 2
+        last = max(0.0, seconds - window - margin)
+        offsets = np.linspace(margin, last, count)
+        return _Windows(rate, tuple(offsets.tolist()), math.ceil(window * rate), total)
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Which frames of a file to read: at most `count` from each offset (s), of `total` if known."""
 
     rate: int
-    offset: float
-    start: int
+    offsets: tuple[float, ...]
     count: int
     total: int | None
+
+    @property
+    def starts(self) -> list[int]:
+        """The first frame of each."""
+        starts = [int(offset * self.rate) for offset in self.offsets]
+        if self.total is None:
+            return starts
+        return [max(0, min(start, self.total - self.count)) for start in starts]
 
 
 def load(
@@ -78,6 +138,7 @@ def load(
     duration: float,
     excerpt: str,
     min_duration: float,
+    num_windows: int = 1,
 ) -> Audio:
     """Decode a window of an audio file; memory depends on the window, not on the file.
 
@@ -89,11 +150,13 @@ def load(
     sample_rate
         To resample to, in Hz.
     duration
-        Length of the window in seconds; a shorter file is read whole.
+        Length of the window, or of all windows together, in seconds; a shorter file is read whole.
     excerpt
-        "start", or "center" for the middle of the file.
+        "start", "center" for the middle of the file, or "spread" for windows all over it.
     min_duration
         Shorter audio is an error, in seconds.
+    num_windows
+        Of a spread excerpt (see `Excerpt`).
 
     Raises
     ------
@@ -104,16 +167,18 @@ def load(
     path = Path(path)
     read = _read_foreign if _is_foreign(_head(path)) else _read_sndfile
     try:
-        mono, window = read(path, duration, excerpt)
-        _check(mono, window, min_duration)
-        waveform = _resample(mono, window.rate, sample_rate)
+        sound, windows = read(path, Excerpt(excerpt, duration, num_windows))
+        _check(sound, windows.rate, min_duration)
+        parts = [_resample(mono, windows.rate, sample_rate) for mono in sound]
     except MemoryError as error:
         raise AudioError(f"a window of {duration:g} s of it does not fit in memory") from error
+    if excerpt == "spread":  # of one length, which resampling may exceed by a sample
+        parts = [np.stack(parts)[:, : round(duration * sample_rate / num_windows)]]
     return Audio(
-        waveform=waveform,
+        waveform=parts[0],
         sample_rate=sample_rate,
-        offset=window.offset,
-        duration=(window.total or len(mono)) / window.rate,
+        offsets=windows.offsets,
+        duration=(windows.total or len(sound[0])) / windows.rate,
     )
 
 
@@ -143,7 +208,7 @@ def _is_foreign(head: bytes) -> bool:
     )
 
 
-def _read_sndfile(path: Path, duration: float, excerpt: str) -> tuple[np.ndarray, _Window]:
+def _read_sndfile(path: Path, excerpt: Excerpt) -> tuple[list[np.ndarray], _Windows]:
     if path.suffix.lower() == ".raw":
         raise AudioError("headerless audio, whose sample rate nobody knows: convert it to wav")
     try:
@@ -154,21 +219,29 @@ def _read_sndfile(path: Path, duration: float, excerpt: str) -> tuple[np.ndarray
         if file.format == "RAW":  # libsndfile takes any file called .vox or .gsm for audio
             raise AudioError("headerless audio, whose sample rate nobody knows: convert it to wav")
         total = file.frames if file.frames < UNKNOWN_FRAMES else None
-        window = _window(file.samplerate, total, duration, excerpt)
+        windows = _place(excerpt, total, file.samplerate)
         try:
-            if window.start:
-                file.seek(window.start)
-            mono = _read_mono(file, min(window.count, file.frames - window.start))
+            sound = [_read_window(file, start, windows.count) for start in windows.starts]
         except soundfile.LibsndfileError as error:
             raise AudioError(f"truncated or damaged ({_reason(error)})") from error
     if total is not None:
-        promised = min(window.count, total - window.start) / window.rate
-        if len(mono) / window.rate < promised - TRUNCATION_TOLERANCE:
-            raise AudioError(
-                f"truncated: its header promises {promised:.2f} s from {window.offset:.2f} s on, "
-                f"but {len(mono) / window.rate:.2f} s can be decoded"
-            )
-    return mono, window
+        for mono, offset, start in zip(sound, windows.offsets, windows.starts, strict=True):
+            promised = min(windows.count, total - start) / windows.rate
+            if len(mono) / windows.rate < promised - TRUNCATION_TOLERANCE:
+                raise AudioError(
+                    f"truncated: its header promises {promised:.2f} s from {offset:.2f} s on, "
+                    f"but {len(mono) / windows.rate:.2f} s can be decoded"
+                )
+    return sound, windows
+
+
+def _read_window(file: soundfile.SoundFile, start: int, count: int) -> np.ndarray:
+    if file.format == "OGG" and file.tell():  # libsndfile mixes what was read before into it
+        with soundfile.SoundFile(file.name) as fresh:
+            return _read_window(fresh, start, count)
+    if start != file.tell():
+        file.seek(start)
+    return _read_mono(file, min(count, file.frames - start))
 
 
 def _read_mono(file: soundfile.SoundFile, count: int) -> np.ndarray:
@@ -186,20 +259,21 @@ def _read_mono(file: soundfile.SoundFile, count: int) -> np.ndarray:
     return mono[:position]
 
 
-def _read_foreign(path: Path, duration: float, excerpt: str) -> tuple[np.ndarray, _Window]:
+def _read_foreign(path: Path, excerpt: Excerpt) -> tuple[list[np.ndarray], _Windows]:
     import audioread
 
     try:
         with audioread.audio_open(str(path)) as file:
             rate, width = file.samplerate, 2 * file.channels
             total = round(file.duration * rate) or None  # ffmpeg's estimate; 0 where it has none
-            window = _window(rate, total, duration, excerpt)
-            first, last = window.start * width, (window.start + window.count) * width
-            position, data = 0, bytearray()
+            windows = _place(excerpt, total, rate)
+            places = [(start * width, (start + windows.count) * width) for start in windows.starts]
+            position, parts = 0, [bytearray() for _ in places]
             for chunk in file:
-                data += chunk[max(0, first - position) : max(0, last - position)]
+                for data, (first, last) in zip(parts, places, strict=True):
+                    data += chunk[max(0, first - position) : max(0, last - position)]
                 position += len(chunk)
-                if position >= last:
+                if position >= places[-1][1]:
                     break
     except audioread.NoBackendError as error:
         raise AudioError(
@@ -207,23 +281,20 @@ def _read_foreign(path: Path, duration: float, excerpt: str) -> tuple[np.ndarray
         ) from error
     except (audioread.DecodeError, OSError) as error:
         raise AudioError("not audio that ffmpeg can decode") from error
-    whole = len(data) - len(data) % width
-    frames = np.frombuffer(data[:whole], "<i2").reshape(-1, width // 2)
-    return _to_mono(frames.astype(np.float32) / np.float32(2**15)), window
+    sound = []
+    for data in parts:
+        whole = len(data) - len(data) % width
+        frames = np.frombuffer(data[:whole], "<i2").reshape(-1, width // 2)
+        sound.append(_to_mono(frames.astype(np.float32) / np.float32(2**15)))
+    most = max(map(len, sound))
+    return [mono for mono in sound if len(mono) == most], windows
 
 
-def _window(rate: int, total: int | None, duration: float, excerpt: str) -> _Window:
-    """Place the window in a file of `total` frames; all times in seconds, `rate` in Hz."""
+def _place(excerpt: Excerpt, total: int | None, rate: int) -> _Windows:
     low, high = SAMPLE_RATES
     if not low <= rate <= high:
         raise AudioError(f"its sample rate of {rate} Hz is outside {low} to {high} Hz")
-    if excerpt == "start":
-        offset = 0.0
-    elif total is None:
-        raise AudioError("its header does not tell its length, so that it has no known center")
-    else:
-        offset = max(0.0, (total / rate - duration) / 2)
-    return _Window(rate, offset, int(offset * rate), int(duration * rate), total)
+    return excerpt.place(total, rate)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # `_check` reports such samples
@@ -234,15 +305,17 @@ def _to_mono(frames: np.ndarray) -> np.ndarray:
     return frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1)
 
 
-def _check(mono: np.ndarray, window: _Window, min_duration: float) -> None:
-    read = len(mono) / window.rate
-    if not len(mono):
+def _check(sound: list[np.ndarray], rate: int, min_duration: float) -> None:
+    read = sum(map(len, sound)) / rate
+    if not read:
         raise AudioError("the file holds no samples")
     if read < min_duration:
         raise AudioError(
             f"{read:.2f} s is shorter than config.feature.min_duration ({min_duration:g} s)"
         )
-    low, high = float(mono.min()), float(mono.max())  # NaN if any sample is
+    # NaN if any sample is
+    low = float(np.min([mono.min() for mono in sound]))
+    high = float(np.max([mono.max() for mono in sound]))
     if not (low >= -FULL_SCALE and high <= FULL_SCALE):
         raise AudioError("it holds samples that are not finite or beyond any full scale")
     if max(-low, high) < SILENCE:

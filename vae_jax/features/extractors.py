@@ -63,7 +63,8 @@ class AudioExtractor:
     @property
     def arrays(self) -> dict[str, ArraySpec]:
         """The specs of the arrays."""
-        return {"features": ArraySpec(self.feature.shape, self.feature.dtype)}
+        feature = self.feature
+        return {"features": ArraySpec(feature.shape, feature.dtype, window=feature.window_frames)}
 
     def __call__(self, track: Track) -> Extracted | str:
         """Return the track's arrays, or the reason why there are none."""
@@ -83,7 +84,7 @@ class AudioExtractor:
     def _load(self, location: urls.Location) -> "Audio":
         from vae_jax.features import audio
 
-        names = ("sample_rate", "duration", "excerpt", "min_duration")
+        names = ("sample_rate", "duration", "excerpt", "num_windows", "min_duration")
         with urls.local(location) as path:
             return audio.load(path, **{name: self.settings[name] for name in names})
 

@@ -1,8 +1,8 @@
 """Log-mel spectrograms, MFCCs and their summaries in JAX, equal to librosa's, for `extract`.
 
 Waveforms are padded with zeros to one length, or to a few where the window is long, so that few
-compilations serve all tracks; how many samples are real travels beside them. B batch, N samples, T
-frames, F mel bands, C channels (bands or coefficients).
+compilations serve all tracks; how many samples are real travels beside them. B batch, W windows of
+a track, N samples, T frames, F mel bands, C channels (bands or coefficients).
 """
 
 import functools
@@ -108,11 +108,12 @@ def summary(frames: jax.Array, num_frames: jax.Array, deltas: bool = False) -> j
     Parameters
     ----------
     frames
-        Float [T, C], of which the first `num_frames` count (at least one).
+        Float [T, C], of which the first `num_frames` count (at least one); or the frames of its
+        windows, [W, T, C].
     num_frames
-        int [].
+        int [] or [W].
     deltas
-        Also describe the differences between neighbouring frames.
+        Also describe the differences between neighbouring frames, which are never of two windows.
 
     Returns
     -------
@@ -121,7 +122,7 @@ def summary(frames: jax.Array, num_frames: jax.Array, deltas: bool = False) -> j
     """
     parts = _moments(frames, num_frames)
     if deltas:
-        parts += _moments(jnp.diff(frames, axis=0), num_frames - 1)
+        parts += _moments(jnp.diff(frames, axis=-2), num_frames - 1)
     return jnp.concatenate(parts)
 
 
@@ -129,13 +130,17 @@ def summary(frames: jax.Array, num_frames: jax.Array, deltas: bool = False) -> j
 def mfcc_summary(
     waveform: jax.Array, num_samples: jax.Array, spec: SpectralSpec, deltas: bool
 ) -> jax.Array:
-    """Return the `summary` of one waveform's `mfcc`, float32 [2C] or [4C]."""
-    return summary(mfcc(waveform, num_samples, spec), spec.num_frames(num_samples), deltas)
+    """Return the `summary` of one track's `mfcc`, float32 [2C] or [4C].
+
+    The track is a waveform, [N], or several windows, [W, N], of which those of 0 samples are none.
+    """
+    num_frames = jnp.where(num_samples > 0, spec.num_frames(num_samples), 0)
+    return summary(mfcc(waveform, num_samples, spec), num_frames, deltas)
 
 
 @dataclass(frozen=True)
 class AudioFeature:
-    """One stored audio feature: call it with a waveform.
+    """One stored audio feature: call it with a waveform, or with the windows of a track.
 
     Attributes
     ----------
@@ -144,9 +149,12 @@ class AudioFeature:
     max_samples
         The longest waveform.
     compute
-        (padded waveform [N], num_samples) -> array [T, ...] or [...], jitted.
+        (padded waveform [N], num_samples) -> array [T, ...] or [...], jitted; or
+        (padded windows [W, N], num_samples [W]) -> array [W, T, ...] or [...].
     spec
         Says how many frames count.
+    num_windows
+        W, the most that a track can have; None where it is one waveform.
     """
 
     shape: tuple[int | None, ...]
@@ -154,14 +162,31 @@ class AudioFeature:
     max_samples: int
     compute: Callable[..., jax.Array]
     spec: SpectralSpec
+    num_windows: int | None = None
+
+    @property
+    def window_frames(self) -> int | None:
+        """The frames of each window, where frames of windows are stored."""
+        if self.num_windows is None or self.shape[0] is not None:
+            return None
+        return self.spec.num_frames(self.max_samples)
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
-        """Return the feature of a mono waveform [N <= max_samples]; safe to call from threads."""
-        padded = np.zeros(self._padded_length(len(waveform)), np.float32)
-        padded[: len(waveform)] = waveform
-        values = np.asarray(self.compute(padded, np.int32(len(waveform))))
+        """Return the feature of mono sound; safe to call from threads.
+
+        It is a waveform [N <= max_samples], or as many windows as there are [<= W, N], each of
+        which is padded as a waveform of its own. Their frames follow one another.
+        """
+        *count, length = waveform.shape
+        most = [self.num_windows or 1] * len(count)
+        padded = np.zeros((*most, self._padded_length(length)), np.float32)
+        padded[(*map(slice, waveform.shape),)] = waveform
+        lengths = np.zeros(most, np.int32)
+        lengths[(*map(slice, count),)] = length
+        values = np.asarray(self.compute(padded, lengths))
         if self.shape[0] is None:
-            values = values[: self.spec.num_frames(len(waveform))]
+            values = values[(*map(slice, count), slice(self.spec.num_frames(length)))]
+            values = values.reshape(-1, values.shape[-1])
         return values.astype(self.dtype)
 
     def _padded_length(self, num_samples: int) -> int:
@@ -183,6 +208,10 @@ def audio_feature(feature: Mapping[str, Any]) -> AudioFeature:
         "mfcc_frames": ((None, spec.n_mfcc), "float16", functools.partial(mfcc, spec=spec)),
         "logmelspec": ((None, spec.n_mels), "float16", functools.partial(log_mel, spec=spec)),
     }[feature["name"]]
+    if feature["excerpt"] == "spread":
+        num_windows = feature["num_windows"]
+        max_samples = round(feature["duration"] * spec.sample_rate / num_windows)
+        return AudioFeature(shape, dtype, max_samples, compute, spec, num_windows)
     # Resampling rounds up, by one sample where the ratio of the rates is not exact in binary.
     max_samples = math.ceil(feature["duration"] * spec.sample_rate) + 1
     return AudioFeature(shape, dtype, max_samples, compute, spec)
@@ -225,11 +254,15 @@ def _mel_power(waveform: jax.Array, spec: SpectralSpec) -> jax.Array:
 
 
 def _moments(frames: jax.Array, count: jax.Array) -> list[jax.Array]:
-    """Return mean and standard deviation over the first `count` rows; 0 where there are none."""
-    valid = jnp.arange(len(frames))[:, None] < count
-    count = jnp.maximum(count, 1)
-    mean = jnp.sum(frames, axis=0, where=valid) / count
-    variance = jnp.sum(jnp.square(frames - mean), axis=0, where=valid) / count
+    """Return mean and standard deviation over the first `count` rows, of each window if several.
+
+    They are 0 where there are none.
+    """
+    valid = jnp.arange(frames.shape[-2])[:, None] < jnp.asarray(count)[..., None, None]
+    axes = tuple(range(frames.ndim - 1))
+    count = jnp.maximum(jnp.maximum(count, 0).sum(), 1)
+    mean = jnp.sum(frames, axis=axes, where=valid) / count
+    variance = jnp.sum(jnp.square(frames - mean), axis=axes, where=valid) / count
     return [mean, jnp.sqrt(variance)]
 
 

@@ -18,11 +18,15 @@ class ArraySpec:
     isotropic
         Whether standardising divides all columns by one number, which keeps their proportions.
         Those of an SVD are its meaning: to divide each by its own deviation would blow noise up.
+    window
+        Frames of each window, where a track's frames are those of several windows, one after
+        another; a track of one window alone may have fewer. None where all frames are consecutive.
     """
 
     shape: tuple[int | None, ...]
     dtype: str
     isotropic: bool = False
+    window: int | None = None
 
     def missing(self) -> np.ndarray:
         """Return what is stored for a track that lacks the array: zeros, of no length if any."""
@@ -99,6 +103,5 @@ class Statistics:
 def arrays_from_dict(values: Mapping[str, Any]) -> dict[str, ArraySpec]:
     """Rebuild specs by name from JSON, where tuples have become lists."""
     return {
-        name: ArraySpec(tuple(spec["shape"]), spec["dtype"], spec.get("isotropic", False))
-        for name, spec in values.items()
+        name: ArraySpec(**{**spec, "shape": tuple(spec["shape"])}) for name, spec in values.items()
     }

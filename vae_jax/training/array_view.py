@@ -25,11 +25,14 @@ class ArrayView:
         Subtracted, and multiplied with, per column; float32.
     segment_frames
         T, the length of the segments that are cut from stored frames; None for vectors.
+    window
+        Frames of each of a track's windows, in which segments lie; None for one of all frames.
     """
 
     mean: np.ndarray
     scale: np.ndarray
     segment_frames: int | None
+    window: int | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,19 +51,47 @@ class ArrayView:
         """
         if self.segment_frames is None:
             return self.standardise(x)
-        last = jnp.maximum(num_frames - self.segment_frames, 0)
-        start = jax.random.randint(key, num_frames.shape, 0, last + 1)
+        length, windows = self.windows(num_frames)
+        starts = jnp.maximum(length - self.segment_frames, 0) + 1  # in each window
+        chosen = jax.random.randint(key, num_frames.shape, 0, windows * starts)
+        start = chosen // starts * length + chosen % starts
         return self.standardise(cut_frames(x, num_frames, start, self.segment_frames))
 
     def whole(self, x: jax.Array, num_frames: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return all segments, side by side, [n, S, T, F], and which there are, [n, S]."""
-        size, most = self.segment_frames or 1, x.shape[1]
-        count = jnp.maximum(num_frames // size, 1)
-        starts = jnp.arange(max(most // size, 1)) * size
-        at = jnp.broadcast_to(starts[:, None], (len(starts), len(x)))
-        segments = jax.vmap(lambda start: cut_frames(x, num_frames, start, size), out_axes=1)(at)
-        mask = (jnp.arange(len(starts)) < count[:, None]).astype(jnp.float32)
-        return self.standardise(segments), mask
+        most, phase = self.most(x.shape[1]), jnp.zeros_like(num_frames)
+        number = jnp.broadcast_to(jnp.arange(most), (len(x), most))
+        mask = number < self.count(num_frames, phase)[:, None]
+        return self.segments(x, num_frames, phase, number), mask.astype(jnp.float32)
+
+    def segments(
+        self, x: jax.Array, num_frames: jax.Array, phase: jax.Array, number: jax.Array
+    ) -> jax.Array:
+        """Cut segments of the given numbers, [n, S], side by side from `phase` on, [n], on.
+
+        Returns them standardised, [n, S, T, F]. None straddles two windows.
+        """
+        size = self.segment_frames or 1
+        length, _ = self.windows(num_frames)
+        each = jnp.maximum((length - phase) // size, 1)[:, None]  # segments of each window
+        starts = number // each * length[:, None] + phase[:, None] + number % each * size
+        cut = jax.vmap(lambda at: cut_frames(x, num_frames, at, size), in_axes=1, out_axes=1)
+        return self.standardise(cut(starts))
+
+    def count(self, num_frames: jax.Array, phase: jax.Array) -> jax.Array:
+        """Return how many segments tracks have, side by side from `phase` on, [n]; at least 1."""
+        length, windows = self.windows(num_frames)
+        return windows * jnp.maximum((length - phase) // (self.segment_frames or 1), 1)
+
+    def most(self, num_frames: int) -> int:
+        """Return how many segments a track of so many frames has."""
+        size, length = self.segment_frames or 1, min(self.window or num_frames, num_frames)
+        return max(num_frames // max(length, 1), 1) * max(length // size, 1)
+
+    def windows(self, num_frames: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the frames of each of a track's windows, and how many windows there are, [n]."""
+        length = num_frames if self.window is None else jnp.minimum(num_frames, self.window)
+        return length, jnp.maximum(num_frames // jnp.maximum(length, 1), 1)
 
 
 def scaling(statistics: Statistics) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ import numpy as np
 from vae_jax.models.vae import Inputs
 from vae_jax.records.reader import Records
 from vae_jax.records.statistics import Statistics
-from vae_jax.training.array_view import ArrayView, Tracks, cut_frames, scaling
+from vae_jax.training.array_view import ArrayView, Tracks, scaling
 
 PHASES = 8  # where the grid of a track's segments may begin in training, within one segment
 OCTAVES = 5  # of modulation that describe a segment; at 43 frames per s, down to 0.7 Hz
@@ -57,10 +57,11 @@ class TrackView:
         """Return a random choice of each track's segments, cut on a grid of random phase."""
         num_frames, size, most = tracks["num_frames"], self.frames.shape[0], self._most(tracks)
         phase_key, order_key, noise_key = jax.random.split(key, 3)
-        spare = jnp.maximum(num_frames - size, 0) // self._stride
+        length, _ = self.frames.windows(num_frames)
+        spare = jnp.maximum(length - size, 0) // self._stride
         phases = jnp.minimum(spare, PHASES - 1) + 1
         phase = jax.random.randint(phase_key, num_frames.shape, 0, phases)
-        count = jnp.maximum((num_frames - phase * self._stride) // size, 1)
+        count = self.frames.count(num_frames, phase * self._stride)
         order = jax.random.uniform(order_key, (len(num_frames), most))
         order = jnp.where(jnp.arange(most) < count[:, None], order, 2.0)
         chosen = jnp.argsort(order, axis=1)[:, : self.num_segments]
@@ -77,8 +78,9 @@ class TrackView:
         """Return all segments of each track, side by side."""
         num_frames, most = tracks["num_frames"], self._most(tracks)
         number = jnp.broadcast_to(jnp.arange(most), (len(num_frames), most))
-        mask = number < jnp.maximum(num_frames // self.frames.shape[0], 1)[:, None]
-        return self._inputs(tracks, jnp.zeros_like(num_frames), number, mask)
+        phase = jnp.zeros_like(num_frames)
+        mask = number < self.frames.count(num_frames, phase)[:, None]
+        return self._inputs(tracks, phase, number, mask)
 
     def precompute(self, tracks: Mapping[str, Any]) -> Mapping[str, Any]:
         """Replace the frames of tracks by the descriptions of all segments that may be chosen.
@@ -107,7 +109,7 @@ class TrackView:
         """Return the number of segments of the longest track."""
         if "descriptions" in tracks:
             return tracks["descriptions"].shape[2]
-        return max(tracks["features"].shape[1] // self.frames.shape[0], 1)
+        return self.frames.most(tracks["features"].shape[1])
 
     def _inputs(
         self, tracks: Tracks, phase: jax.Array, number: jax.Array, mask: jax.Array
@@ -126,10 +128,7 @@ class TrackView:
         self, frames: jax.Array, num_frames: jax.Array, phase: jax.Array, number: jax.Array
     ) -> jax.Array:
         """Cut standardised segments, [n, S, T, F]."""
-        size = self.frames.shape[0]
-        starts = phase[:, None] * self._stride + number * size
-        cut = jax.vmap(lambda at: cut_frames(frames, num_frames, at, size), in_axes=1, out_axes=1)
-        return self.frames.standardise(cut(starts))
+        return self.frames.segments(frames, num_frames, phase * self._stride, number)
 
     def _describe(self, segments: jax.Array) -> jax.Array:
         return (describe(segments) - self.mean) * self.scale
@@ -186,12 +185,13 @@ def measure_descriptions(
     config: Mapping[str, Any], records: Records, max_tracks: int = 1000
 ) -> Statistics:
     """Measure the descriptions of segments, of as many tracks, evenly spaced."""
-    size = config["model"]["segment_frames"]
+    size, window = config["model"]["segment_frames"], records.arrays["features"].window
     mean, scale = scaling(records.statistics["features"])
     describe_one, parts = jax.jit(describe), []  # one shape, whatever the tracks' lengths
     for position in np.linspace(0, len(records) - 1, min(len(records), max_tracks)).astype(int):
         (frames,) = records.load([position])["features"]
-        frames = np.resize(frames, (max(len(frames) // size, 1) * size, frames.shape[1]))
-        segments = (frames.reshape(-1, size, frames.shape[1]).astype(np.float32) - mean) * scale
-        parts += [np.asarray(describe_one(segment)) for segment in segments]
+        for part in np.split(frames, range(window, len(frames), window) if window else []):
+            part = np.resize(part, (max(len(part) // size, 1) * size, part.shape[1]))
+            segments = (part.reshape(-1, size, part.shape[1]).astype(np.float32) - mean) * scale
+            parts += [np.asarray(describe_one(segment)) for segment in segments]
     return Statistics.of(np.stack(parts))

@@ -125,6 +125,7 @@ def build(
         name: ArrayView(
             *scaling(statistics[name]),
             segment_frames=model["segment_frames"] if name in frames else None,
+            window=arrays[name].window,
         )
         for name in stored
     }
