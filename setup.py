@@ -12,6 +12,7 @@ TEST = [
     "hypothesis>=6.100",
     "kubernetes-validate>=1.31",
     "moto[server]>=5",
+    "pandas>=2.2",
     "psutil>=6",
     "pytest>=8",
     "pytest-xdist>=3.6",

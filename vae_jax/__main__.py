@@ -13,6 +13,7 @@ COMMANDS = {
     "compare": "put the results of runs side by side",
     "download": "fetch music, or list a folder of it, as a metadata.csv",
     "demo": "synthesise a small collection to try the commands on",
+    "clean": "list runs, records and checkpoints, and delete what no run uses",
 }
 USAGE = "usage: vae-jax COMMAND [--FLAG=VALUE ...]"
 

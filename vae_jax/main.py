@@ -15,6 +15,7 @@ from vae_jax import config as config_lib
 from vae_jax import mistyped, presets, process, report
 from vae_jax.errors import UserError
 from vae_jax.parallel import processes
+from vae_jax.run import checkpoints_in
 from vae_jax.stages import runner
 
 OUTDIR = flags.DEFINE_string("outdir", None, "Folder for results; default: results/<config.name>.")
@@ -22,7 +23,8 @@ STAGE = flags.DEFINE_enum("stage", "all", ["all", *runner.STAGES], "The stage to
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
-    "Folder of checkpoints to embed with, instead of training. Its config is used, unless "
+    "Folder of checkpoints to embed with, instead of training, or of the results of a run that "
+    "trained. Its config is used, unless "
     "--config names another; --config.manifest names the tracks.",
 )
 BEAM_OPTIONS = flags.DEFINE_string(
@@ -57,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
         print(json.dumps(config_lib.to_dict(config), indent=2))
         return
     outdir = Path(OUTDIR.value or f"results/{config.name}")
-    checkpoint = Path(CHECKPOINT.value) if CHECKPOINT.value else None
+    checkpoint = checkpoints_in(Path(CHECKPOINT.value)) if CHECKPOINT.value else None
     names = list(runner.STAGES) if STAGE.value == "all" else [STAGE.value]
     is_part = processes.is_described() if DISTRIBUTED.value is None else DISTRIBUTED.value
     place = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
@@ -101,7 +103,7 @@ def _define_config(argv: list[str]) -> str:
     if given.checkpoint and not given.config:
         from vae_jax.training import checkpoints
 
-        directory = Path(given.checkpoint)
+        directory = checkpoints_in(Path(given.checkpoint))
         metadata = checkpoints.read_metadata(directory, checkpoints.best_step(directory))
         config_flags.DEFINE_config_dict("config", config_lib.from_dict(metadata["config"]))
         return f"the config in {directory}"

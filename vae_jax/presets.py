@@ -1,6 +1,9 @@
 """The configs that come with the package, found by name from any folder."""
 
+import runpy
 from pathlib import Path
+
+from ml_collections import ConfigDict
 
 from vae_jax.errors import UserError
 
@@ -35,6 +38,13 @@ def resolve(config: str) -> str:
             f"{', '.join(names())}."
         )
     return f"{path}{colon}{variant}"
+
+
+def load(config: str) -> ConfigDict:
+    """Return the config of a file or a preset, with its variant (see `resolve`)."""
+    path, colon, variant = resolve(config).partition(":")
+    module = runpy.run_path(path)
+    return module["get_config"](*([variant] if colon else []))
 
 
 def _folder() -> Path:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from vae_jax import compare
 from vae_jax.clustering import metrics_file
+from vae_jax.run import CONFIG, FAILED, RUN, TRAIN_METRICS
+from vae_jax.stages import up_to_date
 from vae_jax.storage.urls import Location
 
 SHARD = re.compile(r"-\d+-of-\d+\.npz$")
@@ -17,7 +19,7 @@ def report(outdir: Path, folders: Sequence[Location]) -> str:
     Parameters
     ----------
     outdir
-        The run's results; every file in it is listed, of shards their folder.
+        The run's results; what this run wrote is listed, shards by their folder.
     folders
         Further folders that the run used: features and checkpoints.
     """
@@ -26,9 +28,9 @@ def report(outdir: Path, folders: Sequence[Location]) -> str:
     if metrics.exists():
         rows = metrics_file.read(metrics)
         parts.append(compare.table([row for row in rows if row["run_id"] == rows[-1]["run_id"]]))
-    paths = [path for path in sorted(outdir.rglob("*")) if path.is_file()]
-    visible = [path for path in paths if not any(part[0] == "." for part in path.parts)]
-    names = [f"{path.parent}/" if SHARD.search(path.name) else path for path in visible]
+    own = [name for name in (RUN, CONFIG, FAILED, TRAIN_METRICS) if (outdir / name).exists()]
+    paths = sorted(outdir / name for name in {*own, *up_to_date.outputs(outdir)})
+    names = [f"{path.parent}/" if SHARD.search(path.name) else path for path in paths]
     lines = [f"  {name}" for name in dict.fromkeys([*names, *(f"{one}/" for one in folders)])]
     parts.append("\n".join(["Written or up to date:", *lines]))
     return "\n\n".join(parts)

@@ -5,6 +5,7 @@ named after what they were made from, so that runs share them; everything else i
 outdir.
 """
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -12,8 +13,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from vae_jax import __version__, manifest
 from vae_jax import config as config_lib
-from vae_jax import manifest
+from vae_jax.errors import UserError
 from vae_jax.records import layout, reader
 from vae_jax.storage import files, urls
 
@@ -22,6 +24,8 @@ CLUSTERS = "clusters.csv"
 CLUSTERING_METRICS = "clustering_metrics.csv"
 TRAIN_METRICS = "train_metrics.jsonl"
 FAILED = "failed.csv"
+CONFIG = "config.json"
+RUN = "run.json"  # what the results were made with
 MARKERS = ".stages"
 SHARDED = (
     "latents",
@@ -153,6 +157,38 @@ class Run:
         """The names of what is clustered: the VAE and the baselines."""
         return ["vae", *self.baselines]
 
+    def describe(self) -> dict[str, Any]:
+        """Return what the results were made with, as JSON-like values.
+
+        Paths are relative to the outdir, so that a project can be moved or copied as a whole.
+        """
+        has_records = (self.records_dir / layout.INDEX).exists()
+        records = self.records_store or self._relative(self.records_dir)
+        folders = {name: self.checkpoint_dir(name) for name in self.trained if has_records}
+        trained = {name: folder for name, folder in folders.items() if folder.exists()}
+        return {
+            "version": __version__,
+            "config": CONFIG,
+            "manifest": self._relative(urls.location(self.config.manifest)),
+            "seeds": [self.config.seed + i for i in range(self.config.num_seeds)],
+            "records": records if has_records else None,
+            "checkpoints": {
+                name: {"directory": self._relative(folder), "step": self.steps[name]}
+                for name, folder in trained.items()
+            },
+            "embeddings": {
+                name: self._relative(self.embedding(name))
+                for name in dict.fromkeys([*self.methods, "raw"])
+                if self.embedding(name).exists()
+            },
+            "projections": [self._relative(path) for path in self.projections() if path.exists()],
+        }
+
+    def _relative(self, place: urls.Location) -> str:
+        if isinstance(place, str):
+            return place
+        return os.path.relpath(place.resolve(), self.outdir.resolve())
+
     def folders(self) -> list[urls.Location]:
         """Return the folders beside the outdir that there are by now."""
         if not (self.records_dir / layout.INDEX).exists():
@@ -182,3 +218,35 @@ class Run:
     def embeddings(self) -> list[Path]:
         """Return the embeddings' paths: the VAE's, the baselines' and `raw`, the common space."""
         return [self.embedding(name) for name in dict.fromkeys([*self.methods, "raw"])]
+
+
+def read_run(outdir: Path) -> dict[str, Any]:
+    """Return what a results folder says that it was made with (see `Run.describe`).
+
+    Raises
+    ------
+    UserError
+        If the folder holds no results.
+    """
+    path = outdir / RUN
+    if not path.exists():
+        raise UserError(f"{outdir} holds no results of a run: there is no {RUN} in it.")
+    return files.read_json(path)
+
+
+def made_with(outdir: Path) -> list[Path]:
+    """Return the folders of records and checkpoints that a run's results refer to, resolved."""
+    described = read_run(outdir)
+    named = [described["records"], *(one["directory"] for one in described["checkpoints"].values())]
+    local = [name for name in named if name and isinstance(urls.location(name), Path)]
+    return [(outdir / name).resolve() for name in local]
+
+
+def checkpoints_in(folder: Path) -> Path:
+    """Return the folder of checkpoints that a user names: itself, or that of a results folder."""
+    if not (folder / RUN).exists():
+        return folder
+    trained = read_run(folder)["checkpoints"]
+    if "vae" not in trained:
+        raise UserError(f"{folder} has no trained model yet: run --stage=train first.")
+    return Path(os.path.normpath(folder / trained["vae"]["directory"]))

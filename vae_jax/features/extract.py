@@ -16,7 +16,7 @@ from absl import logging
 from vae_jax.errors import UserError
 from vae_jax.features import extractors, known, pool
 from vae_jax.features.known import Known
-from vae_jax.features.shards import Failure, ShardJob, is_done
+from vae_jax.features.shards import Failure, ShardJob, is_done, write_shard
 from vae_jax.manifest import Manifest
 from vae_jax.parallel.cores import num_cores
 from vae_jax.records import layout, object_store
@@ -33,6 +33,7 @@ def extract(
     lyrics: Mapping[str, Any] | None = None,
     beam_options: str = "",
     store: str | None = None,
+    here: bool = False,
 ) -> tuple[bool, list[Failure]]:
     """Bring a records directory up to date with a manifest.
 
@@ -50,6 +51,8 @@ def extract(
         Command-line options of the Beam pipeline, where `feature` has runner="beam".
     store
         The URL of the folder that the records are kept in, of which `directory` is a copy.
+    here
+        Extract in this process, which suits few tracks: starting others takes seconds.
 
     Raises
     ------
@@ -71,7 +74,10 @@ def extract(
         (directory / layout.INDEX).unlink(missing_ok=True)  # not whole until finished again
         if store:
             object_store.reopen(store)
-        if feature["runner"] == "beam":
+        if here:
+            for job in todo:
+                write_shard(job)
+        elif feature["runner"] == "beam":
             _beam().run(todo, processes, beam_options)
         else:
             pool.run(todo, processes, len(manifest))

@@ -67,12 +67,12 @@ def update(this: Run) -> bool:
         [this.manifest.ids, *map(this.manifest.columns.get, columns)],
     ]
 
-    def write() -> None:
+    def write() -> list[Path]:
         run_id = files.fingerprint(*made_from)
         run(this.outdir, this.methods, this.manifest, this.config, run_id, this.supervised)
+        return [this.outdir / CLUSTERING_METRICS, this.outdir / CLUSTERS]
 
-    outputs = [this.outdir / CLUSTERING_METRICS, this.outdir / CLUSTERS]
-    return unless_up_to_date(this, "cluster", made_from, write, outputs)
+    return unless_up_to_date(this, "cluster", made_from, write)
 
 
 def run(

@@ -6,6 +6,7 @@ the raw features are made from. The first process then makes the results of them
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -31,12 +32,12 @@ def update(this: Run) -> bool:
     made_from.append(this.is_sharded and this.config.embed.shard_size)
     made_from += [this.baselines, "plda" in this.baselines and this.config.model.segment_frames]
 
-    def write() -> None:
+    def write() -> list[Path]:
         share_shards(this, is_due=True)
         finish(this)
+        return [*this.embeddings(), *this.projections(), this.outdir / reconstructions.FILE]
 
-    outputs = [*this.embeddings(), *this.projections(), this.outdir / reconstructions.FILE]
-    is_done = unless_up_to_date(this, "embed", made_from, write, outputs)
+    is_done = unless_up_to_date(this, "embed", made_from, write)
     if not is_done:
         share_shards(this, is_due=False)
     return is_done

@@ -17,10 +17,7 @@ from vae_jax import config as config_lib
 from vae_jax import preflight
 from vae_jax.parallel import processes
 from vae_jax.records import layout
-from vae_jax.run import (
-    SUBFOLDERS,
-    Run,
-)
+from vae_jax.run import CONFIG, RUN, SUBFOLDERS, Run
 from vae_jax.storage import files
 
 STAGES = ("features", "train", "embed", "cluster", "visualize")
@@ -51,7 +48,7 @@ def run(
     this = Run(config, outdir, checkpoint, beam_options)
     preflight.check(this, stages)
     with files.lock(outdir, *SUBFOLDERS):
-        files.write_json(outdir / "config.json", config_lib.to_dict(config))
+        files.write_json(outdir / CONFIG, config_lib.to_dict(config))
         for name in stages:
             started = time.monotonic()
             try:
@@ -61,6 +58,7 @@ def run(
                 raise
             seconds = time.monotonic() - started
             logging.info("%s: %s (%.1f s)", name, "done" if done else "up to date", seconds)
+            files.write_json(outdir / RUN, this.describe())
     processes.wait_for_all("end")
     return this
 

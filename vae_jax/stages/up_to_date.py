@@ -16,11 +16,12 @@ from vae_jax.storage import files
 
 
 def unless_up_to_date(
-    this: Run, stage: str, made_from: Any, write: Callable[[], None], outputs: Sequence[Path]
+    this: Run, stage: str, made_from: Any, write: Callable[[], Iterable[Path]]
 ) -> bool:
     """Call `write` unless its outputs exist unharmed, made from the same; say whether it did.
 
-    `outputs` are files, or folders whose files count.
+    `write` returns its outputs: files, or folders whose files count. What it wrote another time,
+    from other settings, and now did not is removed, unless somebody has changed it.
     """
     marker = this.outdir / MARKERS / f"{stage}.json"
     digest = files.fingerprint(made_from)
@@ -30,11 +31,21 @@ def unless_up_to_date(
         logging.warning("%s is damaged, changed or missing: redoing it", this.outdir / name)
     if before["made_from"] == digest and not changed:
         return False
-    write()
-    names = [str(path.relative_to(this.outdir)) for path in _files_in(outputs) if path.is_file()]
-    contents = _contents(names, this.outdir)
+    paths = [path for path in _files_in(write()) if path.is_file()]
+    contents = _contents([str(path.relative_to(this.outdir)) for path in paths], this.outdir)
+    stale = {name: then for name, then in before["outputs"].items() if name not in contents}
+    for name, content in _contents(stale, this.outdir).items():
+        if content == stale[name]:
+            (this.outdir / name).unlink()
     files.write_sealed_json(marker, {"made_from": digest, "outputs": contents})
     return True
+
+
+def outputs(outdir: Path) -> list[str]:
+    """Return the names of what the stages of the outdir's run have written."""
+    markers = sorted((outdir / MARKERS).glob("*.json"))
+    names = {name for path in markers for name in _read_marker(path)["outputs"]}
+    return sorted(name for name in names if (outdir / name).exists())
 
 
 def hashes(paths: Sequence[Path], stage: str) -> list[str]:

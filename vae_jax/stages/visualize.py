@@ -77,17 +77,16 @@ def update(this: Run) -> bool:
         [this.manifest.ids, *map(this.manifest.columns.get, config["visualize"]["color_by"])],
     ]
 
-    def write() -> None:
+    def write() -> list[Path]:
         titles = {"pca": "PCA", "raw": "raw features", "plda": "PLDA", "ae": "autoencoder"}
         methods = [Method("vae", "VAE latents", supervised=bool(this.supervised))]
         methods += [
             Method.baseline(name, titles[name], supervised=name in this.supervised)
             for name in this.baselines
         ]
-        run(this.outdir, methods, this.manifest, this.config)
+        return run(this.outdir, methods, this.manifest, this.config)
 
-    folder = this.outdir / FOLDER
-    return unless_up_to_date(this, "visualize", made_from, write, [folder])
+    return unless_up_to_date(this, "visualize", made_from, write)
 
 
 def run(

@@ -1,0 +1,199 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestNeighbors
+
+import vae_jax
+from tests.conftest import write_collection
+from vae_jax import clean, main, run
+from vae_jax.errors import UserError
+
+SETTINGS = {
+    "feature.sample_rate": 8000,
+    "feature.duration": 1.0,
+    "feature.n_fft": 512,
+    "feature.hop_length": 256,
+    "feature.n_mels": 32,
+    "feature.num_workers": 1,
+    "model.latent_dim": 3,
+    "model.hidden_dims": (8,),
+    "train.num_steps": 20,
+    "train.batch_size": 8,
+    "baselines": ("pca",),
+    "cluster.num_clusters": 3,
+    "cluster.num_seeds": 2,
+    "visualize.method": "pca",
+    "visualize.color_by": ("label",),
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project's folder, in which a run has ended."""
+    folder = tmp_path_factory.mktemp("project")
+    before = os.getcwd()
+    os.chdir(folder)
+    write_collection(folder / "music", 12)
+    vae_jax.train("mlp", "results/first", SETTINGS | {"manifest": "music/metadata.csv"})
+    os.chdir(before)
+    return folder
+
+
+@pytest.fixture
+def results(project):
+    return vae_jax.load(project / "results" / "first")
+
+
+def test_a_run_is_loaded_with_its_ids_latents_clusters_and_metrics(results):
+    assert results.ids == [f"track-{i}" for i in range(12)]
+    assert results.latents.shape == (12, 3)
+    assert set(results.clusters) == {0, 1, 2}
+    assert {row["method"] for row in results.metrics} == {"vae", "pca"}
+    assert results.config.model.latent_dim == 3
+
+
+def test_each_track_of_the_run_is_assigned_to_its_own_cluster(results):
+    np.testing.assert_array_equal(results.assign(results.latents), results.clusters)
+    with pytest.raises(UserError, match=r"must be \[M, 3\]"):
+        results.assign(results.latents[:, :2])
+
+
+def test_where_clusters_have_no_centres_the_nearest_tracks_vote(results):
+    results.config.cluster.method = "dbscan"
+    results.__dict__["clusters"] = np.repeat([-1, 5], 6)
+    nearest = NearestNeighbors(n_neighbors=5).fit(results.latents)
+    votes = results.clusters[nearest.kneighbors(results.latents)[1]]
+    expected = np.where((votes == 5).sum(axis=1) > 2, 5, -1)
+    np.testing.assert_array_equal(results.assign(results.latents), expected)
+
+
+def test_neighbours_are_those_of_the_latent_space_by_distance(results):
+    exact = NearestNeighbors(n_neighbors=5).fit(results.latents)
+    distances, positions = exact.kneighbors(results.latents[[4]])
+    found = results.neighbours("track-4", k=4)
+    assert [id_ for id_, _ in found] == [results.ids[i] for i in positions[0][1:]]
+    np.testing.assert_allclose([d for _, d in found], distances[0][1:], rtol=1e-5)
+    assert results.neighbours(results.latents[4], k=1) == [("track-4", 0.0)]
+    with pytest.raises(UserError, match="no track 'nothing'"):
+        results.neighbours("nothing")
+
+
+def test_a_table_joins_the_manifest_and_the_clusters(results):
+    pandas = pytest.importorskip("pandas")
+    table = results.to_pandas()
+    assert isinstance(table, pandas.DataFrame)
+    assert table.loc["track-5", "label"] == "chord"
+    assert table["cluster"].tolist() == results.clusters.tolist()
+
+
+def test_a_model_encodes_files_as_the_run_did(project, results):
+    model = vae_jax.Model.load(project / "results" / "first")
+    paths = [project / "music" / "audio" / f"{i}.wav" for i in (3, 7)]
+    found = model.encode([*paths, project / "missing.mp3"])
+    assert found.ids == list(map(str, paths))
+    np.testing.assert_allclose(found.mean, results.latents[[3, 7]], atol=1e-5)
+    assert found.log_variance.shape == (2, 3)
+    assert list(found.failures) == [str(project / "missing.mp3")]
+    with pytest.raises(UserError, match="no track is given"):
+        model.encode([])
+
+
+def test_a_model_encodes_the_rows_of_a_table(project, results):
+    pandas = pytest.importorskip("pandas")
+    paths = [str(project / "music" / "audio" / f"{i}.wav") for i in (0, 1)]
+    table = pandas.DataFrame({"audio_path": paths}, index=["a", "b"])
+    found = vae_jax.Model.load(run.checkpoints_in(project / "results" / "first")).encode(table)
+    assert found.ids == ["a", "b"]
+    np.testing.assert_allclose(found.mean, results.latents[:2], atol=1e-5)
+
+
+def test_clustering_is_that_of_the_stage(results):
+    found = vae_jax.cluster(results.latents, "kmeans", 3)
+    np.testing.assert_array_equal(found.labels, results.clusters)
+    with pytest.raises(UserError, match=r"config\.cluster\.method is 'nonsense'"):
+        vae_jax.cluster(results.latents, "nonsense")
+
+
+@pytest.mark.parametrize("what", ["nothing", "music"])
+def test_a_folder_without_results_is_refused(project, what):
+    with pytest.raises(UserError, match=r"holds no results of a run"):
+        vae_jax.load(project / what)
+
+
+def test_the_package_is_imported_without_anything_heavy():
+    code = "import sys, vae_jax; sys.exit(bool({'jax', 'numpy', 'sklearn'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_a_run_was_made_with_is_found_again_where_the_project_is_moved(project, tmp_path):
+    shutil.copytree(project, tmp_path / "moved")
+    moved = tmp_path / "moved" / "results" / "first"
+    described = json.loads((moved / "run.json").read_text())
+    assert described["version"] == vae_jax.__version__
+    assert described["seeds"] == [0]
+    checkpoint = run.checkpoints_in(moved)
+    assert checkpoint.parent == tmp_path / "moved" / "checkpoints"
+    assert (checkpoint / str(described["checkpoints"]["vae"]["step"])).is_dir()
+    assert vae_jax.load(moved).to_pandas().index.tolist() == vae_jax.load(moved).ids
+
+
+def test_a_results_folder_stands_for_its_checkpoints(project, monkeypatch):
+    monkeypatch.chdir(project)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", main.__name__, "--checkpoint=results/first"),
+            *("--config.manifest=music/metadata.csv", "--print_config"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["model"]["latent_dim"] == 3
+
+
+def test_outputs_of_another_setting_are_removed_and_those_of_a_person_are_kept(project, tmp_path):
+    shutil.copytree(project, tmp_path / "copy")
+    outdir = tmp_path / "copy" / "results" / "first"
+    (outdir / "latent_visualization" / "mine.png").write_bytes(b"mine")
+    before = {path.name for path in (outdir / "latent_visualization").iterdir()}
+    assert "vae_pca_by_label.png" in before
+    (tmp_path / "copy" / "work").mkdir()
+    os.chdir(tmp_path / "copy")
+    try:
+        settings = SETTINGS | {"manifest": "music/metadata.csv", "visualize.color_by": ()}
+        vae_jax.train("mlp", "results/first", settings)
+    finally:
+        os.chdir(project)
+    after = {path.name for path in (outdir / "latent_visualization").iterdir()}
+    assert "mine.png" in after
+    assert "vae_pca_by_label.png" not in after
+    assert "vae_pca_clusters.png" in after
+
+
+def test_cleaning_lists_what_runs_use_and_deletes_the_rest(project, tmp_path):
+    shutil.copytree(project, tmp_path / "copy")
+    folder = tmp_path / "copy"
+    [checkpoint] = (folder / "checkpoints").iterdir()
+    shutil.copytree(checkpoint, folder / "checkpoints" / "mlp-00000000")
+    (folder / "checkpoints" / "own notes").mkdir()
+
+    def call(*flags):
+        command = [sys.executable, "-m", clean.__name__, *flags]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = call()
+    assert "mlp-00000000/" in said
+    assert f"{checkpoint.name}/" in said
+    assert said.count("used by results/first") == 2  # records and checkpoints
+    assert "own notes" not in said
+    assert len(list((folder / "checkpoints").iterdir())) == 3
+    assert "deleted 1 unused folders" in call("--delete")
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert names == {checkpoint.name, "own notes"}

@@ -1,0 +1,284 @@
+"""The Python API: a run's results, a trained model, and the main job, without flags.
+
+>>> import vae_jax
+>>> run = vae_jax.train("demo", "results/demo")
+>>> run.neighbours("demo-003", k=5)
+>>> model = vae_jax.Model.load("results/demo")
+>>> model.encode(["new.mp3"]).mean
+"""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from vae_jax import config as config_lib
+from vae_jax import manifest as manifest_lib
+from vae_jax import presets
+from vae_jax import run as run_lib
+from vae_jax.errors import UserError
+from vae_jax.storage import files
+
+if TYPE_CHECKING:
+    import pandas
+
+    from vae_jax.clustering.clusterers import Clustering
+    from vae_jax.embedding.encoder import Encoder
+
+VOTERS = 5  # tracks that vote where clusters have no centres
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a model says of tracks.
+
+    Attributes
+    ----------
+    ids
+        Of the tracks that could be read, [N].
+    mean, log_variance
+        Of their posteriors, [N, L] float32; the mean is the latent.
+    failures
+        Why the other tracks could not be read, by id.
+    """
+
+    ids: list[str]
+    mean: np.ndarray
+    log_variance: np.ndarray
+    failures: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of a run, read when they are asked for.
+
+    Attributes
+    ----------
+    outdir
+        The results folder.
+    made_with
+        What the run was made with: its `run.json` (see `Run.describe`).
+    config
+        The resolved config.
+    """
+
+    outdir: Path
+    made_with: Mapping[str, Any]
+    config: ConfigDict
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The ids of all tracks, [N]."""
+        return self._latents.ids.tolist()
+
+    @cached_property
+    def latents(self) -> np.ndarray:
+        """The latents, [N, L] float32."""
+        return np.concatenate([*self._latents.chunks()])
+
+    @cached_property
+    def clusters(self) -> np.ndarray:
+        """The cluster of each track, [N] int64; -1 for noise."""
+        return np.array([int(row["cluster"]) for row in self._table])
+
+    @cached_property
+    def metrics(self) -> list[dict[str, str]]:
+        """The rows of the latest clustering, one per method and seed."""
+        from vae_jax.clustering import metrics_file
+
+        rows = metrics_file.read(self.outdir / run_lib.CLUSTERING_METRICS)
+        return [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
+
+    def assign(self, latents: np.ndarray) -> np.ndarray:
+        """Return the cluster of each of other latents, [M, L] -> [M].
+
+        Clusters of k-means are those of the nearest centre. Others have no centres that say where
+        they end: there the nearest tracks vote, noise included.
+        """
+        from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
+
+        points = np.asarray(latents, np.float64)
+        if points.ndim != 2 or points.shape[1] != self.latents.shape[1]:
+            raise UserError(
+                f"latents are of shape {points.shape}, but must be [M, {self.latents.shape[1]}]."
+            )
+        if self.config.cluster.method == "kmeans" and len(set(self.clusters)) > 1:
+            known = NearestCentroid().fit(self.latents, self.clusters)
+        else:
+            voters = min(VOTERS, len(self.ids))
+            known = KNeighborsClassifier(voters).fit(self.latents, self.clusters)
+        return known.predict(points)
+
+    def neighbours(self, of: str | np.ndarray, k: int = 10) -> list[tuple[str, float]]:
+        """Return the ids of the k nearest tracks with their distances in the latent space.
+
+        Parameters
+        ----------
+        of
+            A track's id, which is left out of its own neighbours, or a latent, [L].
+        """
+        if isinstance(of, str):
+            if of not in self._positions:
+                raise UserError(f"{self.outdir} has no track {of!r}.")
+            own = self._positions[of]
+            point = self.latents[own]
+        else:
+            own, point = None, np.asarray(of)
+        distances = np.linalg.norm(self.latents - point, axis=1)
+        nearest = [i for i in np.argsort(distances, kind="stable") if i != own][:k]
+        return [(self.ids[i], float(distances[i])) for i in nearest]
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Return the manifest's columns and all of `clusters.csv`, a row per track."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise UserError("a DataFrame needs pandas: pip install pandas.") from error
+        tracks = manifest_lib.read(self.outdir / self.made_with["manifest"])
+        about = {name: tracks.column(name, self.ids) for name in tracks.columns}
+        clusters = pandas.DataFrame(self._table).set_index("id").apply(pandas.to_numeric)
+        return pandas.DataFrame(about, index=pandas.Index(self.ids, name="id")).join(clusters)
+
+    @cached_property
+    def _latents(self) -> Any:
+        from vae_jax.embedding.latents import Latents
+
+        return Latents(self.outdir / self.made_with["embeddings"]["vae"])
+
+    @cached_property
+    def _table(self) -> list[dict[str, str]]:
+        rows = files.read_csv(self.outdir / run_lib.CLUSTERS)
+        if [row["id"] for row in rows] != self.ids:
+            raise UserError(
+                f"{self.outdir / run_lib.CLUSTERS} lists other tracks than the latents: run again."
+            )
+        return rows
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {id_: position for position, id_ in enumerate(self.ids)}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model, ready to encode tracks that it has never seen."""
+
+    encoder: "Encoder"
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Model":
+        """Load the best model of a run's results, or of a folder of checkpoints."""
+        from vae_jax.embedding.encoder import Encoder
+        from vae_jax.training import checkpoints
+
+        folder = run_lib.checkpoints_in(Path(path))
+        return cls(Encoder(folder, checkpoints.best_step(folder)))
+
+    def encode(self, tracks: "Sequence[str | os.PathLike] | pandas.DataFrame") -> Encoded:
+        """Return the posteriors of tracks.
+
+        Parameters
+        ----------
+        tracks
+            Audio files, whose paths become their ids; or a table with the manifest's columns:
+            `id` (or the index), and `audio_path`, `lyrics` as far as the model needs them.
+        """
+        from vae_jax.features import extract
+        from vae_jax.records.reader import Records
+
+        description = self.encoder.description
+        with tempfile.TemporaryDirectory(prefix="vae_jax-") as folder:
+            metadata, directory = Path(folder, "metadata.csv"), Path(folder, "records")
+            _write_manifest(metadata, tracks)
+            manifest = manifest_lib.read(metadata)
+            feature = config_lib.get_config().feature.to_dict() | description.config["feature"]
+            _, failures = extract.extract(
+                manifest, feature, directory, lyrics=description.lyrics, here=True
+            )
+            records = Records(directory)
+            condition = description.config["model"]["condition"]
+            classes = manifest.column(condition, records.ids.tolist()) if condition else []
+            everything = [np.arange(len(records), dtype=np.int32)]
+            (posterior,) = self.encoder.embed(records, classes, everything, len(records))
+        best = self.encoder.best
+        return Encoded(
+            records.ids.tolist(),
+            np.asarray(posterior.mean)[:, best],
+            np.asarray(posterior.log_variance)[:, best],
+            {failure.id: failure.reason for failure in failures},
+        )
+
+
+def load(outdir: str | os.PathLike) -> Results:
+    """Open a run's results folder.
+
+    Raises
+    ------
+    UserError
+        If it holds no results.
+    """
+    folder = Path(outdir)
+    values = files.read_json(folder / run_lib.read_run(folder)["config"])
+    return Results(folder, run_lib.read_run(folder), config_lib.from_dict(values))
+
+
+def cluster(
+    points: np.ndarray,
+    method: str = "kmeans",
+    num_clusters: int = 10,
+    seed: int = 0,
+    **options: Any,
+) -> "Clustering":
+    """Cluster points, [N, L], as the cluster stage does.
+
+    `options` are further keys of `config.cluster`, such as `eps` or `linkage`.
+    """
+    from vae_jax.clustering import clusterers
+
+    config = config_lib.get_config()
+    config.cluster.update(method=method, num_clusters=num_clusters, **options)
+    config_lib.validate(config)
+    return clusterers.cluster(np.asarray(points), config.cluster, seed)
+
+
+def train(
+    config: ConfigDict | str, outdir: str | os.PathLike, settings: Mapping[str, Any] | None = None
+) -> Results:
+    """Run all stages of a config; what is up to date is not done again.
+
+    Parameters
+    ----------
+    config
+        A config, or a preset's name such as "track" or "track:conv2d".
+    settings
+        Changes of keys, such as {"manifest": "metadata.csv", "model.latent_dim": 8}.
+    """
+    from vae_jax.stages import runner
+
+    chosen = (
+        presets.load(config) if isinstance(config, str) else config.copy_and_resolve_references()
+    )
+    chosen.update_from_flattened_dict(dict(settings or {}))
+    config_lib.validate(chosen)
+    runner.run(chosen, Path(outdir), runner.STAGES, None)
+    return load(outdir)
+
+
+def _write_manifest(path: Path, tracks: "Sequence[str | os.PathLike] | pandas.DataFrame") -> None:
+    if isinstance(tracks, Sequence):
+        rows = [{"id": str(track), "audio_path": str(track)} for track in tracks]
+    else:
+        table = tracks if "id" in tracks else tracks.rename_axis("id").reset_index()
+        rows = table.fillna("").astype(str).to_dict("records")
+    if not rows:
+        raise UserError("no track is given to encode.")
+    for row in rows:
+        if row.get("audio_path"):
+            row["audio_path"] = str(Path(row["audio_path"]).absolute())
+    files.write_csv(path, list(rows[0]), rows)
