@@ -222,7 +222,7 @@ def test_a_checkpoint_of_another_config_is_refused_and_the_keys_that_differ_are_
 def test_a_checkpoint_may_see_other_parts_of_tracks_and_be_clustered_otherwise(
     config, tmp_path, checkpoint
 ):
-    config.feature.update(duration=10.0, excerpt="center", shard_size=8, num_workers=1)
+    config.feature.update(duration=10.0, excerpt="spread", num_windows=4, shard_size=8)
     config.cluster.num_clusters, config.train.num_steps, config.seed = 3, 5, 4
     accept(config, tmp_path / "out", checkpoint=checkpoint)
 
