@@ -170,9 +170,9 @@ def test_an_output_folder_that_may_not_be_written_is_refused(config, tmp_path, m
 def test_a_full_disk_is_refused_and_one_that_may_fill_is_named(
     config, tmp_path, monkeypatch, caplog
 ):
-    usage = SimpleNamespace(free=5 * 2**20)
+    usage = SimpleNamespace(free=100)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    assert "is full (5 MiB are free)" in refusal(config, tmp_path / "out")
+    assert "is full; make room" in refusal(config, tmp_path / "out")
     usage.free = 100 * 2**20
     accept(config, tmp_path / "out")
     assert "may take up to" not in caplog.text
@@ -222,7 +222,7 @@ def test_a_checkpoint_of_another_config_is_refused_and_the_keys_that_differ_are_
 def test_a_checkpoint_may_see_other_parts_of_tracks_and_be_clustered_otherwise(
     config, tmp_path, checkpoint
 ):
-    config.feature.update(duration=10.0, excerpt="center", shard_size=8, num_workers=1)
+    config.feature.update(duration=10.0, excerpt="spread", num_windows=4, shard_size=8)
     config.cluster.num_clusters, config.train.num_steps, config.seed = 3, 5, 4
     accept(config, tmp_path / "out", checkpoint=checkpoint)
 

@@ -333,7 +333,7 @@ def shared_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
 
     They may show other parts of tracks; the lyrics' embedding is the checkpoint's own.
     """
-    which = ("duration", "min_duration", "excerpt")
+    which = ("duration", "min_duration", "excerpt", "num_windows")
     lyrics = ("lyrics_embed_dim", "lyrics_max_features", "lyrics_weight")
     return _without(training_settings(feature), *which, *lyrics)
 

@@ -18,7 +18,7 @@ from vae_jax.errors import UserError
 from vae_jax.records import layout
 from vae_jax.run import Run
 
-MIN_FREE = 64 * 2**20  # bytes; less room than that is none
+MIN_FREE = 4096  # bytes; with less, not even the config can be written
 
 
 def check(run: Run, stages: Collection[str]) -> None:
@@ -110,8 +110,7 @@ def _check_folders(run: Run, stages: Collection[str]) -> None:
         free = shutil.disk_usage(there).free
         if free < MIN_FREE:
             raise UserError(
-                f"{name}: the disk of {there} is full ({free / 2**20:.0f} MiB are free); "
-                "make room, or name another folder."
+                f"{name}: the disk of {there} is full; make room, or name another folder."
             )
 
 
