@@ -16,7 +16,7 @@ TEST = [
     "psutil>=6",
     "pytest>=8",
     "pytest-xdist>=3.6",
-    "pyyaml>=6",
+    "pyyaml>=6.0.2",
     "s3fs>=2025.3",
     "setuptools>=70.1",  # builds a wheel without the package of that name
 ]
@@ -55,7 +55,7 @@ setup(
         "audioread>=3.0",
         "flax>=0.12",
         "fsspec>=2025.3",
-        "google-crc32c>=1.5",
+        "google-crc32c>=1.6",
         "jax>=0.10",
         "librosa>=0.11",
         "matplotlib>=3.9",
@@ -64,10 +64,10 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12,<1",  # 1 moves its new API to the top level
         "scikit-learn>=1.5",
-        "scipy>=1.13",
+        "scipy>=1.14",
         "soundfile>=0.13",
         "soxr>=0.5",
-        "tensorboardX>=2.6",
+        "tensorboardX>=2.6.1",
         "tensorflow-datasets>=4.9.9",
         "threadpoolctl>=3.5",
         "tqdm>=4.66",

@@ -3,6 +3,7 @@
 # prints the command that it is given, instead of running it.
 
 # shellcheck disable=SC2034 # read by those that source this
+venv="${VENV:-.venv${OLDEST:+-oldest}}" # which _venv.sh makes
 dry_run=false
 if [ "${1:-}" = --dry_run ]; then
   dry_run=true

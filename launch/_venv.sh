@@ -1,17 +1,55 @@
 # shellcheck shell=bash
-# Sourced by the launch scripts: makes .venv if it is missing and installs the package into it.
+# Sourced by the launch scripts: installs the package into a virtual environment, which it makes if
+# it is missing, half made, or of another Python than is asked for.
 # usage: . launch/_venv.sh EXTRAS       (EXTRAS such as "" or "[test]")
+#
+# Change, in the environment:
+#   PYTHON=python3.12   the interpreter; if unset that of the environment, or else python3
+#   OLDEST=1            install the oldest versions that setup.py allows, into .venv-oldest
+#   VENV=.venv          where the environment is
 
-python="${PYTHON:-python3}"
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-  echo "vae_jax needs Python 3.11 or newer; name one with PYTHON=/path/to/python3.11." >&2
-  exit 1
+venv="${VENV:-.venv${OLDEST:+-oldest}}"
+
+abi() { # PYTHON: prints what its packages are built for; nothing if it does not run or is too old
+  "$1" -c 'import sys, sysconfig
+sys.version_info < (3, 11) or print(sysconfig.get_config_var("SOABI"))' 2>/dev/null || true
+}
+
+found=
+[ ! -e "$venv/pyvenv.cfg" ] || found="$(abi "$venv/bin/python")"
+if [ -z "$found" ] || { [ -n "${PYTHON:-}" ] && [ "$found" != "$(abi "$PYTHON")" ]; }; then
+  python="${PYTHON:-python3}"
+  if [ -z "$(abi "$python")" ]; then
+    echo "vae_jax needs Python 3.11 or newer; name one with PYTHON=/path/to/python3.11." >&2
+    exit 1
+  fi
+  clear=
+  if [ -e "$venv/pyvenv.cfg" ]; then
+    echo "making $venv anew for $python, $(abi "$python"): it is ${found:-half made} ..." >&2
+    clear=yes
+  fi
+  "$python" -m venv --without-pip ${clear:+--clear} "$venv"
 fi
-[ -x .venv/bin/python ] || "$python" -m venv .venv
-# Installing again is needed only after the requirements or the extras have changed.
-stamp=".venv/installed-$(cat setup.py - <<<"$1" | sha256sum | cut -c1-16)"
+
+# Installing again is needed only after a change of the requirements, the extras, or the folder.
+stamp="$venv/installed-$(cat setup.py - <<<"$1 $PWD" | sha256sum | cut -c1-16)"
 if [ ! -e "$stamp" ]; then
-  echo "installing vae_jax$1 into .venv ..."
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".$1"
+  echo "installing vae_jax$1 into $venv ..."
+  # RECORD is written last: what lacks it is half installed, and would pass for installed.
+  for package in "$venv"/lib/python*/site-packages/*.dist-info; do
+    [ -e "$package/RECORD" ] || rm -rf "$package"
+  done
+  if ! "$venv/bin/python" -c 'from importlib.metadata import version; version("pip")' 2>/dev/null &&
+    ! "$venv/bin/python" -m ensurepip >/dev/null; then
+    echo "This Python has no pip: install python3-venv (Debian, Ubuntu) or name another Python" \
+      "with PYTHON=/path/to/python3.11." >&2
+    exit 1
+  fi
+  if [ -n "${OLDEST:-}" ]; then
+    grep -oE '"[A-Za-z0-9_.-]+(\[[^]]*\])?>=[0-9.]+' setup.py |
+      sed -E 's/"|\[.*\]//g; s/>=/==/' >"$venv/oldest.txt"
+  fi
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    ${OLDEST:+--constraint="$venv/oldest.txt"} -e ".$1"
   touch "$stamp"
 fi

@@ -5,7 +5,7 @@
 #   long   all: 66 kills, 320 damaged files, full disks and 9,000 hostile inputs, about an hour
 # As root it also mounts small disks in pytest's temporary folder, and unmounts them.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 . launch/_run.sh
 version="${1:-short}"
 case "$version" in
@@ -14,4 +14,4 @@ case "$version" in
 esac
 run . launch/_venv.sh "[test]"
 run exec env VAE_JAX_STRESS="$version" \
-  .venv/bin/python -m pytest -n auto tests/stress tests/test_hostile.py "$@"
+  "$venv/bin/python" -m pytest -n auto tests/stress tests/test_hostile.py "$@"

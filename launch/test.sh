@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Installs the test extra and runs the test suite on the CPU. Style and types: launch/lint.sh.
 # usage: ./launch/test.sh [--dry_run] [PYTEST_ARGUMENT ...]
+#        PYTHON=python3.13 ./launch/test.sh    on another Python
+#        OLDEST=1 ./launch/test.sh             with the oldest versions that setup.py allows
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 . launch/_run.sh
 run . launch/_venv.sh "[test]"
-run exec .venv/bin/python -m pytest -n auto "$@"
+run exec "$venv/bin/python" -m pytest -n auto "$@"

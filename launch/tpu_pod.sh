@@ -18,7 +18,7 @@ NAME="${NAME:-vae-jax}"
 VERSION="${VERSION:-v2-alpha-tpuv5-lite}"
 SPOT="${SPOT---spot}"
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$(readlink -f "$0")")/.."
 
 ARCHIVE=build/vae_jax.tar.gz
 MOUNT=/mnt/vae_jax # where the hosts see the share

@@ -19,6 +19,7 @@ from vae_jax import config as config_lib
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), LAUNCH / "slurm.sbatch"])
+RUN = [path for path in SCRIPTS if not path.name.startswith("_")]
 KUBERNETES = sorted((LAUNCH / "kubernetes").glob("*.yaml"))
 
 
@@ -138,6 +139,17 @@ def test_a_dry_run_prints_the_commands_and_leaves_the_checkout_as_it_is(checkout
     assert first.startswith(". launch/_venv.sh ")
     assert ran == last
     assert sorted(checkout.rglob("*")) == before
+
+
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.name)
+def test_a_script_finds_its_checkout_when_it_is_called_through_a_symbolic_link(
+    tmp_path, checkout, path
+):
+    (tmp_path / "link").symlink_to(checkout / "launch" / path.name)
+    arguments = {"tpu_pod.sh": ["logs"], "local_cluster.sh": ["1"]}.get(path.name, [])
+    code, out, err = launch(str(tmp_path / "link"), "--dry_run", *arguments, cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert out
 
 
 def test_nothing_is_made_that_anybody_may_write_or_by_a_name_that_anybody_may_take():
