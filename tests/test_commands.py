@@ -249,9 +249,13 @@ def test_a_conditional_vae_is_marked_supervised_in_every_row_and_title(folder):
 
 
 @pytest.mark.parametrize(
-    ("preset", "shape"), [("mlp", (NUM_TRACKS, 5)), ("track", (NUM_TRACKS, 3, 5))]
+    ("preset", "shape", "peers"),
+    [
+        ("mlp", (NUM_TRACKS, 5), ("pca", "raw")),
+        ("track", (NUM_TRACKS, 3, 5), ("pca", "raw", "plda")),
+    ],
 )
-def test_vectors_of_another_model_take_the_place_of_features(folder, preset, shape):
+def test_vectors_of_another_model_take_the_place_of_features(folder, preset, shape, peers):
     ids = list(manifest.read(folder / "music" / "metadata.csv").ids)
     vectors = np.random.default_rng(0).normal(5, 2, shape)
     vectors[1, ..., 2] = np.nan
@@ -260,7 +264,7 @@ def test_vectors_of_another_model_take_the_place_of_features(folder, preset, sha
         f"--config=configs/{preset}.py",
         "--config.feature.name=embedding",
         f"--config.feature.embedding=clap-{preset}.npz",
-        "--config.baselines=('pca','raw')",
+        f"--config.baselines={peers}",
         f"--outdir=results/clap-{preset}",
     )
     main(folder, *arguments)
@@ -269,7 +273,7 @@ def test_vectors_of_another_model_take_the_place_of_features(folder, preset, sha
     assert latents["ids"].tolist() == [ids[0], *ids[2:-1]]
     assert np.isfinite(latents["latents"]).all()
     assert [row["id"] for row in files.read_csv(results / "failed.csv")] == [ids[1], ids[-1]]
-    assert {row["method"] for row in rows(results)} >= {"vae", "pca", "raw"}
+    assert {row["method"] for row in rows(results)} >= {"vae", *peers}
     raw = files.read_npz(results / "baselines" / "raw.npz")["latents"]
     means = np.delete(vectors, [1, -1], axis=0).reshape(len(raw), -1, 5).mean(axis=1)
     expected = (means - means.mean(axis=0)) / means.std(axis=0)

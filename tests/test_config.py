@@ -179,12 +179,11 @@ def test_what_a_model_would_ignore_is_refused(name, key):
 @pytest.mark.parametrize(
     ("model", "feature", "audio", "sees"),
     [
-        ("mlp", "logmelspec", "mfcc", "mfcc, lyrics_tfidf, hybrid, embedding"),
+        ("mlp", "logmelspec", "mfcc", "mfcc, lyrics_tfidf, embedding, hybrid"),
         ("mlp", "hybrid", "logmelspec", "hybrid with audio_feature=mfcc"),
         ("conv2d", "mfcc", "mfcc", "mfcc_frames, logmelspec"),
         ("conv2d", "hybrid", "logmelspec", "mfcc_frames, logmelspec"),
         ("track", "lyrics_tfidf", "mfcc", "mfcc_frames, logmelspec, embedding"),
-        ("conv2d", "embedding", "mfcc", "mfcc_frames, logmelspec"),
         ("multimodal", "mfcc", "mfcc", "hybrid"),
     ],
 )

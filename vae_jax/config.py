@@ -36,7 +36,7 @@ FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid", "embe
 AUDIO_FEATURES = ("mfcc", "logmelspec")  # that the hybrid can join to lyrics
 FRAMES = ("mfcc_frames", "logmelspec")  # features that change over time
 SEEN = {  # by each model
-    "mlp": ("mfcc", "lyrics_tfidf", "hybrid", "embedding"),
+    "mlp": ("mfcc", "lyrics_tfidf", "embedding", "hybrid"),
     "conv2d": FRAMES,
     "multimodal": ("hybrid",),
     "track": (*FRAMES, "embedding"),

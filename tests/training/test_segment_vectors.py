@@ -5,10 +5,13 @@ import numpy as np
 import pytest
 
 from vae_jax.config import get_config, to_dict
+from vae_jax.embedding import plda
 from vae_jax.errors import UserError
 from vae_jax.features import extract
 from vae_jax.manifest import Manifest
 from vae_jax.records.reader import Records
+from vae_jax.records.statistics import ArraySpec
+from vae_jax.training import views
 from vae_jax.training.input_pipeline import Source
 from vae_jax.training.model_spec import Description
 
@@ -66,6 +69,19 @@ def test_fewer_are_drawn_from_all_rows_of_a_track(records):
         assert np.asarray(inputs.mask).sum(axis=1).tolist() == np.minimum(NUM_SEGMENTS, 2).tolist()
         seen |= {tuple(np.round(row, 2)) for row in rows(inputs, 3)}
     assert len(seen) == 12
+
+
+def test_plda_takes_every_row_for_a_segment(records):
+    part = plda.summarise(records, np.arange(6), segment_frames=128)
+    assert part.counts.tolist() == NUM_SEGMENTS.tolist()
+    expected = [rows.mean(axis=0) for rows in np.split(STANDARDISED, np.cumsum(NUM_SEGMENTS)[:-1])]
+    np.testing.assert_allclose(part.means, expected, atol=2e-4)
+
+
+def test_plda_refuses_one_vector_of_each_track():
+    config = settings(name="mlp") | {"baselines": ["pca", "plda"]}
+    with pytest.raises(UserError, match=r"baselines=plda needs vectors of its segments"):
+        views.check(config, {"features": ArraySpec((3,), "float32")})
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def check(config: Mapping[str, Any], arrays: Mapping[str, ArraySpec]) -> None:
         )
     if "plda" in config["baselines"] and found == "vectors":
         raise UserError(
-            f"config.baselines=plda needs {KINDS['segments']} of tracks, but "
+            f"config.baselines=plda needs {KINDS['segments']}, but "
             f"config.feature.embedding gives {KINDS['vectors']}: leave plda out."
         )
 
