@@ -63,6 +63,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12,<1",  # 1 moves its new API to the top level
+        "pyarrow>=15",
         "scikit-learn>=1.5",
         "scipy>=1.14",
         "soundfile>=0.13",

@@ -12,13 +12,14 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from vae_jax.features import pool, shards
 from vae_jax.records import layout, reader
 from vae_jax.storage import files
 
@@ -37,6 +38,17 @@ def shared_data() -> Path:
 def collection(tmp_path: Path) -> Path:
     """Return the manifest of twelve 1-s tracks: noise, tones, and tones with overtones."""
     return write_collection(tmp_path / "music", 12)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write the shards here, as another engine would, and save the start of a pool."""
+
+    def write(jobs: Sequence[shards.ShardJob], processes: int, num_tracks: int) -> None:
+        for job in jobs:
+            shards.write_shard(job)
+
+    monkeypatch.setattr(pool, "run", write)
 
 
 def as_tfds_reads(directory: Path) -> list[dict]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vae_jax import demo
+from vae_jax import demo, manifest
 from vae_jax.embedding import reconstructions
 from vae_jax.storage import files
 
@@ -246,6 +246,40 @@ def test_a_conditional_vae_is_marked_supervised_in_every_row_and_title(folder):
     assert "vae (supervised)" in out
     assert "pca (supervised)" not in out
     decoded(results)
+
+
+@pytest.mark.parametrize(
+    ("preset", "shape", "peers"),
+    [
+        ("mlp", (NUM_TRACKS, 5), ("pca", "raw")),
+        ("track", (NUM_TRACKS, 3, 5), ("pca", "raw", "plda")),
+    ],
+)
+def test_vectors_of_another_model_take_the_place_of_features(folder, preset, shape, peers):
+    ids = list(manifest.read(folder / "music" / "metadata.csv").ids)
+    vectors = np.random.default_rng(0).normal(5, 2, shape)
+    vectors[1, ..., 2] = np.nan
+    np.savez(folder / f"clap-{preset}.npz", ids=ids[:-1], clap=vectors[:-1])
+    arguments = (
+        f"--config=configs/{preset}.py",
+        "--config.feature.name=embedding",
+        f"--config.feature.embedding=clap-{preset}.npz",
+        f"--config.baselines={peers}",
+        f"--outdir=results/clap-{preset}",
+    )
+    main(folder, *arguments)
+    results = folder / "results" / f"clap-{preset}"
+    latents = files.read_npz(results / "latents.npz")
+    assert latents["ids"].tolist() == [ids[0], *ids[2:-1]]
+    assert np.isfinite(latents["latents"]).all()
+    assert [row["id"] for row in files.read_csv(results / "failed.csv")] == [ids[1], ids[-1]]
+    assert {row["method"] for row in rows(results)} >= {"vae", *peers}
+    raw = files.read_npz(results / "baselines" / "raw.npz")["latents"]
+    means = np.delete(vectors, [1, -1], axis=0).reshape(len(raw), -1, 5).mean(axis=1)
+    expected = (means - means.mean(axis=0)) / means.std(axis=0)
+    np.testing.assert_allclose(raw, expected, atol=1e-4)
+    _, err = main(folder, *arguments)
+    assert len(re.findall(r"\w+: up to date \(", err)) == 5
 
 
 def test_the_latest_vae_and_pca_rows_are_compared_on_screen_in_csv_and_in_markdown(

@@ -179,11 +179,11 @@ def test_what_a_model_would_ignore_is_refused(name, key):
 @pytest.mark.parametrize(
     ("model", "feature", "audio", "sees"),
     [
-        ("mlp", "logmelspec", "mfcc", "mfcc, lyrics_tfidf, hybrid"),
+        ("mlp", "logmelspec", "mfcc", "mfcc, lyrics_tfidf, embedding, hybrid"),
         ("mlp", "hybrid", "logmelspec", "hybrid with audio_feature=mfcc"),
         ("conv2d", "mfcc", "mfcc", "mfcc_frames, logmelspec"),
         ("conv2d", "hybrid", "logmelspec", "mfcc_frames, logmelspec"),
-        ("track", "lyrics_tfidf", "mfcc", "mfcc_frames, logmelspec"),
+        ("track", "lyrics_tfidf", "mfcc", "mfcc_frames, logmelspec, embedding"),
         ("multimodal", "mfcc", "mfcc", "hybrid"),
     ],
 )
@@ -204,7 +204,16 @@ def test_a_model_that_cannot_see_the_features_is_refused_before_they_are_extract
 def test_a_model_takes_the_features_that_it_sees(model, feature):
     config = config_lib.get_config()
     config.model.name, config.feature.name = model, feature
+    config.feature.embedding = "clap.npz" if feature == "embedding" else None
     config_lib.validate(config)
+
+
+@pytest.mark.parametrize(("name", "path"), [("embedding", None), ("mfcc", "clap.npz")])
+def test_vectors_of_another_model_need_both_their_name_and_their_file(name, path):
+    config = config_lib.get_config()
+    config.feature.update(name=name, embedding=path)
+    with pytest.raises(UserError, match=r"feature\.name=embedding and .*feature\.embedding=PATH"):
+        config_lib.validate(config)
 
 
 def test_plda_is_refused_where_no_frames_are_stored_to_cut_into_segments():

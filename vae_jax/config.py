@@ -32,14 +32,14 @@ from vae_jax.rules import (
 )
 from vae_jax.storage import urls
 
-FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid")
+FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid", "embedding")
 AUDIO_FEATURES = ("mfcc", "logmelspec")  # that the hybrid can join to lyrics
 FRAMES = ("mfcc_frames", "logmelspec")  # features that change over time
 SEEN = {  # by each model
-    "mlp": ("mfcc", "lyrics_tfidf", "hybrid"),
+    "mlp": ("mfcc", "lyrics_tfidf", "embedding", "hybrid"),
     "conv2d": FRAMES,
     "multimodal": ("hybrid",),
-    "track": FRAMES,
+    "track": (*FRAMES, "embedding"),
 }
 CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
 PRIORS = ("normal", "mixture")
@@ -99,6 +99,9 @@ KEYS: dict[str, Key] = {
     "feature.lyrics_weight": Key(
         1.0, NOT_NEGATIVE, "of lyrics beside audio in distances; multimodal: if all have both"
     ),
+    "feature.embedding": Key(
+        None, _LOCATION, "embedding: another model's vectors, .npz, .npy or .parquet", str
+    ),
     "feature.shard_size": Key(64, COUNT, "tracks per TFRecord shard"),
     "feature.num_workers": Key(0, at_least(0, 1024), "decoding workers; 0 = one per core"),
     "feature.runner": Key(
@@ -121,7 +124,9 @@ KEYS: dict[str, Key] = {
     "model.segment_dim": Key(8, SIZE, "track: size of each segment's own latent"),
     "model.num_segments": Key(16, SIZE, "track: segments of each track in a training step"),
     "model.contrast": Key(1.0, NOT_NEGATIVE, "track: weight of the contrastive term"),
-    "model.segment_frames": Key(128, between(1, 65536), "frames of the segments cut from tracks"),
+    "model.segment_frames": Key(
+        128, between(1, 65536), "frames of the segments cut from tracks; embedding: 1"
+    ),
     "model.dtype": Key(
         "float32", one_of(("float32", "bfloat16")), "of conv2d's activations; accelerators: 16 bits"
     ),
@@ -258,6 +263,12 @@ def _check_feature(feature: ConfigDict) -> None:
             f"config.feature.fmin ({feature.fmin} Hz) must lie below config.feature.fmax "
             f"({fmax} Hz), and that at or below half the sample rate ({nyquist} Hz)."
         )
+    if (feature.name == "embedding") != (feature.embedding is not None):
+        raise UserError(
+            "config.feature.name=embedding and config.feature.embedding=PATH, a file of another "
+            f"model's vectors, need each other, but they are {feature.name!r} and "
+            f"{feature.embedding!r}: set both or neither."
+        )
     if feature.min_duration > feature.duration:
         raise UserError(
             f"config.feature.min_duration ({feature.min_duration} s) must not exceed "
@@ -287,10 +298,10 @@ def _check_model(config: ConfigDict) -> None:
             "config.model.prior=mixture is not for config.model.deterministic=True: a plain "
             "autoencoder has no prior."
         )
-    if "plda" in config.baselines and feature.name not in FRAMES:
+    if "plda" in config.baselines and feature.name not in SEEN["track"]:
         raise UserError(
             f"config.baselines=plda is not for config.feature.name={feature.name}: it needs the "
-            f"segments of tracks that are stored as frames ({', '.join(FRAMES)})."
+            f"segments of tracks ({', '.join(SEEN['track'])})."
         )
     if model.name in ("multimodal", "track"):
         for key, is_used in (
@@ -319,13 +330,16 @@ def _check_windows(feature: ConfigDict, segment_frames: int) -> None:
 
 
 def feature_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of `config.feature` that decide what is stored."""
-    return _without(feature, "num_workers", "runner", "lyrics_weight")
+    """Return the values of `config.feature` that decide what is stored.
+
+    The content of `embedding` decides too, but not where that file is.
+    """
+    return _without(feature, "num_workers", "runner", "lyrics_weight", "embedding")
 
 
 def training_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `config.feature` that decide what a model learns."""
-    return _without(feature, "num_workers", "runner", "shard_size")
+    return _without(feature, "num_workers", "runner", "shard_size", "embedding")
 
 
 def shared_settings(feature: Mapping[str, Any]) -> dict[str, Any]:

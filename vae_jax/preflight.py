@@ -173,9 +173,13 @@ def _check_columns(run: Run, stages: Collection[str], given: ConfigDict) -> None
 def _check_sources(run: Run) -> None:
     """Check that the manifest has a column of what features are made from."""
     name = run.config.feature.name
-    sources = {"lyrics_tfidf": ["lyrics"], "hybrid": ["audio_path", "lyrics"]}
+    sources = {
+        "lyrics_tfidf": ["lyrics"],
+        "hybrid": ["audio_path", "lyrics"],
+        "embedding": ["id"],
+    }
     needed = sources.get(name, ["audio_path"])
-    if not any(column in run.manifest.columns for column in needed):
+    if not any(column in ("id", *run.manifest.columns) for column in needed):
         raise UserError(
             f"{run.manifest.path} has no column {needed[0]!r}, which config.feature.name={name} "
             f"needs (it has {_listed(run.manifest.columns)}): add one."

@@ -73,11 +73,13 @@ class Run:
 
     @cached_property
     def _records_name(self) -> str:
-        """One per manifest file, feature settings and given lyrics."""
+        """One per manifest file, feature settings, and given lyrics or file of vectors."""
         path, feature = urls.resolved(self.config.manifest), self.config.feature
         made_from = [path, config_lib.feature_settings(feature.to_dict())]
         if self.lyrics:
             made_from.append(self.lyrics)
+        if feature.embedding:
+            made_from.append(urls.resolved(feature.embedding))
         digest = files.fingerprint(*made_from)
         return f"{PurePosixPath(path).parent.name}-{feature.name}-{digest[:8]}"
 

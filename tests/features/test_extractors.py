@@ -9,7 +9,7 @@ from tests.conftest import as_tfds_reads, write_collection
 from vae_jax import manifest
 from vae_jax.config import get_config
 from vae_jax.errors import UserError
-from vae_jax.features import extract, extractors, lyrics, pool, shards
+from vae_jax.features import extract, extractors, lyrics
 from vae_jax.records import reader
 from vae_jax.records.statistics import Statistics
 from vae_jax.storage import files
@@ -52,17 +52,6 @@ def edit(metadata, *rows, drop=(), **cells):
 
 def times(directory, pattern="*"):
     return {path.name: path.stat().st_mtime_ns for path in directory.glob(pattern)}
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Write the shards here, as another engine would, and save the start of a pool."""
-
-    def write(jobs, processes, num_tracks):
-        for job in jobs:
-            shards.write_shard(job)
-
-    monkeypatch.setattr(pool, "run", write)
 
 
 @pytest.fixture

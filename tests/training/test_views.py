@@ -111,7 +111,9 @@ def test_an_unknown_class_is_a_zero_vector():
     assert view.whole(tracks).condition.tolist() == [[0, 1], [1, 0], [0, 0]]
 
 
-@pytest.mark.parametrize(("model", "arrays"), [("mlp", FRAMES), ("conv2d", VECTORS)])
+@pytest.mark.parametrize(
+    ("model", "arrays"), [("mlp", FRAMES), ("conv2d", VECTORS), ("track", VECTORS)]
+)
 def test_a_model_that_cannot_see_the_features_is_a_user_error(model, arrays):
     with pytest.raises(UserError, match=rf"config\.model\.name={model} needs"):
         view_of(arrays, name=model)

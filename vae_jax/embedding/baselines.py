@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from vae_jax.records.reader import Records
-from vae_jax.records.statistics import Statistics
+from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.storage import files
 from vae_jax.training.views import fuse
 
@@ -63,13 +63,12 @@ class Projection:
 def summaries(records: Records, positions: np.ndarray) -> dict[str, np.ndarray]:
     """Read the stored arrays of n tracks by name, [n, ...], each track's frames as one vector.
 
-    Frames become their mean, standard deviation and mean absolute change per band.
+    Frames become their mean, standard deviation and mean absolute change per band. Vectors of
+    segments become their mean, as whoever has one vector of each track has averaged them.
     """
     parts = [
         {
-            name: np.stack([_summary(frames) for frames in values])
-            if isinstance(values, list)
-            else values
+            name: _as_vectors(values, records.arrays[name])
             for name, values in records.load(part).items()
         }
         for part in records.parts(positions)
@@ -149,6 +148,15 @@ def principal_axes(chunks: Iterable[np.ndarray], num_components: int) -> Project
     # The features are standardised: next to their variance, the mean is too small to cost digits.
     axes = np.linalg.eigh(products / count - np.outer(mean, mean)).eigenvectors[:, ::-1].T
     return Projection(mean, axes[: min(num_components, count)])
+
+
+def _as_vectors(values: np.ndarray | list[np.ndarray], spec: ArraySpec) -> np.ndarray:
+    """Return one vector of each track, [n, ...]."""
+    if not isinstance(values, list):
+        return values
+    if spec.is_segments:
+        return np.stack([rows.mean(axis=0, dtype=np.float64) for rows in values])
+    return np.stack([_summary(frames) for frames in values])
 
 
 def _summary(frames: np.ndarray) -> np.ndarray:

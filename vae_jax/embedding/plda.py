@@ -60,14 +60,15 @@ class Segments:
 
 
 def summarise(records: Records, positions: np.ndarray, segment_frames: int) -> Segments:
-    """Describe the segments of n tracks that are stored as frames.
+    """Describe the segments of n tracks that are stored as frames, or as vectors of segments.
 
     A track is cut into segments of so many frames; one that is shorter is repeated to fill one.
     """
     known, parts = records.statistics["features"], []
+    size = records.arrays["features"].segment_rows(segment_frames)
     mean, scale = known.mean.astype(np.float32), (1 / known.std).astype(np.float32)
     for part in records.parts(positions):
-        tracks = [_cut(frames, segment_frames) for frames in records.load(part)["features"]]
+        tracks = [_cut(frames, size) for frames in records.load(part)["features"]]
         segments = (np.concatenate(tracks).astype(np.float32) - mean) * scale
         parts.append(Segments.of(_describe(segments), np.array([*map(len, tracks)])))
     return functools.reduce(Segments.join, parts)

@@ -35,6 +35,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from vae_jax.errors import UserError
 from vae_jax.features import pool
 from vae_jax.features.extractors import Extracted
+from vae_jax.features.origins import WITH_LYRICS
 from vae_jax.features.shards import ShardJob, is_done, write_shard
 from vae_jax.records import layout, object_store
 from vae_jax.storage import urls
@@ -74,7 +75,7 @@ class WriteShard(beam.DoFn):
             job = ShardJob.from_json(path.read_bytes())
         if job.store:
             job = replace(job, directory=self.scratch)
-            if job.lyrics:
+            if job.feature["name"] in WITH_LYRICS:
                 lyrics = urls.join(self.folder, layout.LYRICS)
                 urls.copy(lyrics, self.scratch / layout.LYRICS)
         seconds = 0.0
@@ -157,7 +158,7 @@ def _send(jobs: Sequence[ShardJob], folder: Location) -> None:
     """Put what workers need where they find it; a graph with it inside could grow huge."""
     for job in jobs:
         urls.write(urls.join(folder, _name(job)), job.to_json())
-    if jobs[0].store and jobs[0].lyrics:
+    if jobs[0].store and jobs[0].feature["name"] in WITH_LYRICS:
         lyrics = (jobs[0].directory / layout.LYRICS).read_bytes()
         urls.write(urls.join(folder, layout.LYRICS), lyrics)
 

@@ -57,12 +57,13 @@ def extract(
     Raises
     ------
     UserError
-        If no track could be read, or there are no lyrics to learn from.
+        If no track could be read, there are no lyrics to learn from, or the file of another model's
+        vectors cannot be used.
     """
     if beam_options and feature["runner"] != "beam":
         raise UserError("--beam_options needs --config.feature.runner=beam.")
-    embedding = extractors.prepare(manifest, feature, directory, lyrics)
-    jobs, processes = _plan(manifest, feature, directory, embedding, store)
+    shared = extractors.prepare(manifest, feature, directory, lyrics)
+    jobs, processes = _plan(manifest, feature, directory, shared, store)
     if store:
         object_store.synchronise(store, directory)
     todo = [job for job in jobs if not is_done(job)]
@@ -105,7 +106,7 @@ def _plan(
     manifest: Manifest,
     feature: Mapping[str, Any],
     directory: Path,
-    lyrics: str | None,
+    shared: str | None,
     store: str | None,
 ) -> tuple[list[ShardJob], int]:
     """Return a job per shard, and the number of processes to share them."""
@@ -115,7 +116,7 @@ def _plan(
     processes = min(workers, len(chunks))
     num_threads = -(-workers // processes)
     jobs = [
-        ShardJob(directory, k, tracks, feature, lyrics, num_threads, store)
+        ShardJob(directory, k, tracks, feature, shared, num_threads, store)
         for k, tracks in enumerate(chunks)
     ]
     return jobs, processes

@@ -1,7 +1,7 @@
 """From one track to the arrays of its record: what `config.feature.name` selects.
 
 `extract` calls `prepare` once, for what all tracks share, and every worker calls `build`. Nothing
-heavy is imported before it is needed: JAX for audio, scikit-learn for lyrics.
+heavy is imported before it is needed: JAX for audio, scikit-learn for lyrics, Arrow for parquet.
 """
 
 import functools
@@ -26,6 +26,7 @@ from vae_jax.storage import files, urls
 
 if TYPE_CHECKING:
     from vae_jax.features.audio import Audio
+    from vae_jax.features.embedding_file import EmbeddingFile
     from vae_jax.features.lyrics import LyricsEmbedding
     from vae_jax.features.spectral import AudioFeature
 
@@ -111,6 +112,27 @@ class LyricsExtractor:
 
 
 @dataclass(frozen=True)
+class EmbeddingExtractor:
+    """Takes a track's vectors from a file as one array, `features`; safe to call from threads."""
+
+    file: "EmbeddingFile"
+
+    @property
+    def arrays(self) -> dict[str, ArraySpec]:
+        """The specs of the arrays."""
+        return {"features": self.file.spec}
+
+    def __call__(self, track: Track) -> Extracted | str:
+        """Return the track's arrays, or the reason why there are none."""
+        from vae_jax.features.embedding_file import VectorError
+
+        try:
+            return Extracted({"features": self.file.find(track.id)})
+        except VectorError as error:
+            return str(error)
+
+
+@dataclass(frozen=True)
 class HybridExtractor:
     """Joins the `parts`, audio and lyrics, either of which may be missing of a track.
 
@@ -141,18 +163,20 @@ class HybridExtractor:
         )
 
 
-Extractor = AudioExtractor | LyricsExtractor | HybridExtractor
+Extractor = AudioExtractor | LyricsExtractor | EmbeddingExtractor | HybridExtractor
 
 
-def build(feature: Mapping[str, Any], directory: Path, lyrics: str | None) -> Extractor:
+def build(feature: Mapping[str, Any], directory: Path, shared: str | None) -> Extractor:
     """Return the extractor for `config.feature` (as a plain dict).
 
-    `lyrics` is what `prepare` returned for the records directory.
+    `shared` is what `prepare` returned for the records directory.
     """
-    if feature["name"] not in WITH_LYRICS:
+    if feature["name"] not in (*WITH_LYRICS, "embedding"):
         return _audio(feature, feature["name"])
-    assert lyrics is not None
-    lyrics_extractor = LyricsExtractor(_load_lyrics(directory / layout.LYRICS, lyrics))
+    assert shared is not None
+    if feature["name"] == "embedding":
+        return EmbeddingExtractor(_load_vectors(feature["embedding"], shared))
+    lyrics_extractor = LyricsExtractor(_load_lyrics(directory / layout.LYRICS, shared))
     if feature["name"] == "lyrics_tfidf":
         return lyrics_extractor
     return HybridExtractor(
@@ -166,28 +190,40 @@ def prepare(
     directory: Path,
     fitted: Mapping[str, Any] | None = None,
 ) -> str | None:
-    """Bring `lyrics.json` up to date: the embedding that all tracks' lyrics go through.
+    """Bring what all tracks share up to date, and return its hash; None where they share nothing.
 
-    It is learned from the whole manifest, and again when its lyrics or the settings of
-    `config.feature` have changed.
+    Of features with lyrics it is `lyrics.json`, of another model's vectors the file that has them.
 
     Parameters
     ----------
     fitted
-        An embedding (from `LyricsEmbedding.to_dict`) to use instead of learning one.
-
-    Returns
-    -------
-    str | None
-        The hash of the file; None for features that need no lyrics.
+        An embedding of lyrics (from `LyricsEmbedding.to_dict`) to use instead of learning one.
 
     Raises
     ------
     UserError
-        If no track has lyrics to learn from.
+        If no track has lyrics to learn from, or the file of vectors cannot be used.
     """
-    if feature["name"] not in WITH_LYRICS:
-        return None
+    if feature["name"] in WITH_LYRICS:
+        return _prepare_lyrics(manifest, feature, directory, fitted)
+    if feature["name"] == "embedding":
+        from vae_jax.features import embedding_file
+
+        return embedding_file.check(urls.location(feature["embedding"]), manifest)
+    return None
+
+
+def _prepare_lyrics(
+    manifest: Manifest,
+    feature: Mapping[str, Any],
+    directory: Path,
+    fitted: Mapping[str, Any] | None,
+) -> str:
+    """Bring `lyrics.json` up to date, the embedding that all lyrics go through; return its hash.
+
+    It is learned from the whole manifest, and again when its lyrics or the settings of
+    `config.feature` have changed.
+    """
     texts = [text for text in manifest.columns.get("lyrics", ()) if text.strip()]
     path, marker = directory / layout.LYRICS, directory / LYRICS_MARKER
     settings = {
@@ -248,6 +284,14 @@ def _load_lyrics(path: Path, sha256: str) -> "LyricsEmbedding":
     from vae_jax.features import lyrics
 
     return lyrics.load(path)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_vectors(location: str, sha256: str) -> "EmbeddingFile":
+    """Open a file of vectors once per process and content."""
+    from vae_jax.features import embedding_file
+
+    return embedding_file.load(urls.location(location))
 
 
 def _hash(texts: list[str]) -> str:

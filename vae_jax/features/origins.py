@@ -15,8 +15,8 @@ import google_crc32c
 from vae_jax.manifest import Track
 from vae_jax.storage import urls
 
-LYRICS_ALONE = "lyrics_tfidf"
-WITH_LYRICS = (LYRICS_ALONE, "hybrid")
+WITH_LYRICS = ("lyrics_tfidf", "hybrid")
+WITHOUT_AUDIO = ("lyrics_tfidf", "embedding")
 CHUNK_BYTES = 2**20
 
 
@@ -58,7 +58,8 @@ class Origin(NamedTuple):
 
 def look(tracks: Sequence[Track], feature: Mapping[str, Any]) -> list[Origin]:
     """Return what the records of tracks would be made from now, without checksums."""
-    uses_audio, uses_lyrics = feature["name"] != LYRICS_ALONE, feature["name"] in WITH_LYRICS
+    name = feature["name"]
+    uses_audio, uses_lyrics = name not in WITHOUT_AUDIO, name in WITH_LYRICS
     states = urls.states(track.audio_path if uses_audio else None for track in tracks)
     return [
         Origin(track.id, state, None, _hash(track.lyrics) if uses_lyrics else "")

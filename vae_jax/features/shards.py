@@ -59,8 +59,8 @@ class ShardJob:
     ----------
     feature
         `config.feature` as a plain dict, so that a job can be sent to any process.
-    lyrics
-        The hash of the lyrics' embedding in `directory`, or None.
+    shared
+        The hash of what all tracks share (see `extractors.prepare`), or None.
     num_threads
         Tracks decoded at a time; has no effect on what is written.
     store
@@ -73,7 +73,7 @@ class ShardJob:
     shard: int
     tracks: Manifest
     feature: Mapping[str, Any]
-    lyrics: str | None
+    shared: str | None
     num_threads: int
     store: str | None = None
     known: Mapping[str, Known] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class ShardJob:
     @property
     def made_by(self) -> str:
         """Changes with the settings, and with how features are computed."""
-        return files.fingerprint(FEATURE_VERSION, feature_settings(self.feature), self.lyrics)
+        return files.fingerprint(FEATURE_VERSION, feature_settings(self.feature), self.shared)
 
     def to_json(self) -> bytes:
         """Return the job as JSON, for workers anywhere."""
@@ -106,7 +106,7 @@ def write_shard(
 
     `on_track` is told what the extractor returned for each track, in the caller's thread.
     """
-    extractor = extractors.build(job.feature, job.directory, job.lyrics)
+    extractor = extractors.build(job.feature, job.directory, job.shared)
     specs, tracks = extractor.arrays, list(job.tracks)
     missing = {name: spec.missing() for name, spec in specs.items()}
     statistics = {name: Statistics.none_of(spec) for name, spec in specs.items() if spec.shape}

@@ -21,12 +21,20 @@ class ArraySpec:
     window
         Frames of each window, where a track's frames are those of several windows, one after
         another; a track of one window alone may have fewer. None where all frames are consecutive.
+    is_segments
+        Whether each row of an array of varying length describes a segment of the track; it is a
+        frame otherwise.
     """
 
     shape: tuple[int | None, ...]
     dtype: str
     isotropic: bool = False
     window: int | None = None
+    is_segments: bool = False
+
+    def segment_rows(self, frames: int) -> int:
+        """Return how many rows make a segment of so many frames."""
+        return 1 if self.is_segments else frames
 
     def missing(self) -> np.ndarray:
         """Return what is stored for a track that lacks the array: zeros, of no length if any."""

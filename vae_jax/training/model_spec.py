@@ -50,8 +50,15 @@ class Description:
     def of(
         cls, config: Mapping[str, Any], records: Records, conditions: Sequence[str]
     ) -> "Description":
-        """Describe a model for records; `conditions` has each track's class, "" if unknown."""
+        """Describe a model for records; `conditions` has each track's class, "" if unknown.
+
+        Raises
+        ------
+        UserError
+            If the model cannot see such features.
+        """
         classes = tuple(sorted(set(conditions) - {""}))
+        views.check(config, records.arrays)
         statistics = dict(records.statistics)
         if config["model"]["name"] == "track":
             statistics["description"] = track_view.measure_descriptions(config, records)

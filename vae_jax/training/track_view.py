@@ -59,7 +59,7 @@ class TrackView:
         phase_key, order_key, noise_key = jax.random.split(key, 3)
         length, _ = self.frames.windows(num_frames)
         spare = jnp.maximum(length - size, 0) // self._stride
-        phases = jnp.minimum(spare, PHASES - 1) + 1
+        phases = jnp.minimum(spare, self._phases - 1) + 1
         phase = jax.random.randint(phase_key, num_frames.shape, 0, phases)
         count = self.frames.count(num_frames, phase * self._stride)
         order = jax.random.uniform(order_key, (len(num_frames), most))
@@ -85,16 +85,16 @@ class TrackView:
     def precompute(self, tracks: Mapping[str, Any]) -> Mapping[str, Any]:
         """Replace the frames of tracks by the descriptions of all segments that may be chosen.
 
-        They take less memory, [n, PHASES, S, D], and spare every step to cut and describe anew.
+        They take less memory, [n, phases, S, D], and spare every step to cut and describe anew.
         """
         if self.needs_segments:
             return tracks
         numbers = jnp.arange(self._most(tracks))
 
         def one(track: tuple[jax.Array, jax.Array]) -> jax.Array:
-            frames, count = (jnp.repeat(leaf[None], PHASES, axis=0) for leaf in track)
-            grid = jnp.broadcast_to(numbers, (PHASES, len(numbers)))
-            return self._describe(self._segments(frames, count, jnp.arange(PHASES), grid))
+            frames, count = (jnp.repeat(leaf[None], self._phases, axis=0) for leaf in track)
+            grid = jnp.broadcast_to(numbers, (self._phases, len(numbers)))
+            return self._describe(self._segments(frames, count, jnp.arange(self._phases), grid))
 
         pairs = (tracks["features"], tracks["num_frames"])
         descriptions = jax.jit(lambda pairs: jax.lax.map(one, pairs))(pairs)
@@ -102,8 +102,12 @@ class TrackView:
         return others | {"descriptions": np.asarray(descriptions)}
 
     @property
+    def _phases(self) -> int:
+        return min(PHASES, self.frames.shape[0])
+
+    @property
     def _stride(self) -> int:
-        return max(1, self.frames.shape[0] // PHASES)
+        return self.frames.shape[0] // self._phases
 
     def _most(self, tracks: Mapping[str, Any]) -> int:
         """Return the number of segments of the longest track."""
@@ -185,7 +189,8 @@ def measure_descriptions(
     config: Mapping[str, Any], records: Records, max_tracks: int = 1000
 ) -> Statistics:
     """Measure the descriptions of segments, of as many tracks, evenly spaced."""
-    size, window = config["model"]["segment_frames"], records.arrays["features"].window
+    spec = records.arrays["features"]
+    size, window = spec.segment_rows(config["model"]["segment_frames"]), spec.window
     mean, scale = scaling(records.statistics["features"])
     describe_one, parts = jax.jit(describe), []  # one shape, whatever the tracks' lengths
     for position in np.linspace(0, len(records) - 1, min(len(records), max_tracks)).astype(int):

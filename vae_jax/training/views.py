@@ -98,6 +98,36 @@ def fuse(
     return jnp.concatenate(blocks, axis=-1)
 
 
+KINDS = {
+    "vectors": "one vector of each track (mfcc, lyrics_tfidf, an embedding [N, D])",
+    "frames": "frames (mfcc_frames, logmelspec)",
+    "segments": "vectors of its segments (an embedding [N, S, D])",
+}
+
+
+def check(config: Mapping[str, Any], arrays: Mapping[str, ArraySpec]) -> None:
+    """Raise a `UserError` if the model, or PLDA, cannot see what is stored of each track."""
+    model, feature = config["model"], config["feature"]
+    rows = [spec for spec in arrays.values() if spec.shape[:1] == (None,)]
+    found = ("segments" if rows[0].is_segments else "frames") if rows else "vectors"
+    needed = {
+        "mlp": ("vectors",),
+        "conv2d": ("frames",),
+        "track": ("frames",) if model["encoder"] == "conv2d" else ("frames", "segments"),
+    }.get(model["name"], KINDS)
+    if found not in needed:
+        key = "encoder" if model["name"] == "track" and found == "segments" else "name"
+        raise UserError(
+            f"config.model.{key}={model[key]} needs {' or '.join(KINDS[kind] for kind in needed)}, "
+            f"but config.feature.name={feature['name']} gives {KINDS[found]}: change one of them."
+        )
+    if "plda" in config["baselines"] and found == "vectors":
+        raise UserError(
+            f"config.baselines=plda needs {KINDS['segments']}, but "
+            f"config.feature.embedding gives {KINDS['vectors']}: leave plda out."
+        )
+
+
 def build(
     config: Mapping[str, Any],
     arrays: Mapping[str, ArraySpec],
@@ -112,22 +142,16 @@ def build(
         If the model cannot see such features.
     """
     model, feature = config["model"], config["feature"]
+    check(config, arrays)
     frames = {name for name, spec in arrays.items() if spec.shape and spec.shape[0] is None}
     stored = {name: spec for name, spec in arrays.items() if spec.shape}
-    wants_vectors, wants_frames = model["name"] == "mlp", model["name"] in ("conv2d", "track")
-    if (wants_vectors and frames) or (wants_frames and not frames):
-        needed = "vectors (mfcc, lyrics_tfidf)" if wants_vectors else "frames (logmelspec)"
-        raise UserError(
-            f"config.model.name={model['name']} needs features that are {needed}, but "
-            f"config.feature.name is {feature['name']}: change one of them."
-        )
     views = {
         name: ArrayView(
             *scaling(statistics[name]),
-            segment_frames=model["segment_frames"] if name in frames else None,
-            window=arrays[name].window,
+            segment_frames=spec.segment_rows(model["segment_frames"]) if name in frames else None,
+            window=spec.window,
         )
-        for name in stored
+        for name, spec in stored.items()
     }
     if model["name"] == "track":
         return TrackView(
