@@ -176,9 +176,9 @@ def table(
     return (
         f"{heading}.\n\n{body}\n\n"
         "Mean ± standard deviation over seeds, each a training and a start of k-means. "
-        f"Differences to {reference}, which has the highest AMI of raw features, PCA and PLDA, with "
-        "95% intervals of a paired bootstrap over tracks. Chance: permuted labels; for purity, the "
-        "commonest label. Common silhouette: in the raw features.\n"
+        f"Differences to {reference}, which has the highest AMI of raw features, PCA and PLDA, "
+        "with 95% intervals of a paired bootstrap over tracks. Chance: permuted labels; for "
+        "purity, the commonest label. Common silhouette: in the raw features.\n"
     )
 
 
