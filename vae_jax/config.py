@@ -106,7 +106,7 @@ def get_config() -> ConfigDict:
     config.cluster = cluster = ConfigDict()
     cluster.method = "kmeans"
     cluster.num_clusters = FieldReference(10, field_type=object)  # or "auto": chosen by the data
-    cluster.num_seeds = 5  # repeats, for the mean and standard deviation of every metric
+    cluster.num_seeds = 5  # starts of the clusterer for every model, for the deviation over them
     cluster.n_init = 10  # restarts of k-means and of the Gaussian mixture
     cluster.eps = placeholder(float)  # DBSCAN; from the knee of the k-distances when not set
     cluster.min_samples = 10  # DBSCAN and HDBSCAN
