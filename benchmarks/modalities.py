@@ -94,7 +94,7 @@ def linear(this: Run, seed: int) -> np.ndarray:
     prior = Mixture(model.num_components, joined.mean.shape[1])
     fitted = {"params": mixture.fit(joined, model.num_components, seed)}
     weights = np.array([rarity(records) if name == "lyrics" else 1.0 for name in names])
-    factors = balance(prior.apply(fitted, method="spread"), weights)
+    factors = balance(prior.apply(fitted, method="within"), weights)
     return np.asarray(prior.apply(fitted, joined, method="complete").scale(factors).mean)
 
 

@@ -1,13 +1,16 @@
-"""Measures whether VAEs find structure in a collection that raw features and PCA do not.
+"""Measures whether VAEs find structure in a collection that linear methods do not.
 
-python -m benchmarks.quality --manifest=PATH/metadata.csv --label=genre --outdir=DIR [--seeds=10]
+python -m benchmarks.quality --manifest=PATH/metadata.csv [--manifest=...] --label=genre
+    --outdir=DIR [--seeds=10]
 
 Every method is clustered by k-means into as many clusters as there are labels, once per seed; a
 model is trained anew with each seed, all of them side by side. Nothing is chosen by
-label but the reference, the best of raw features and PCA, which makes the comparison harder.
+label but the reference, the best of raw features, PCA and PLDA, which makes the comparison harder.
+Where there are artists, the tracks nearest to each are searched for those by the same one.
 
 Writes `quality.csv` (a row per method and seed), `quality.md` and `quality.png`. What is trained
-stays in the folder: a run that was stopped continues, and a second one only scores.
+stays in the folder: a run that was stopped continues, and a second one only scores. Several
+collections each have a folder in it, named like theirs.
 """
 
 import argparse
@@ -31,9 +34,9 @@ from vae_jax.run import Run
 from vae_jax.stages import runner
 from vae_jax.storage import files
 
-RAW_AND_PCA = (  # of MFCC frames: mean, std and mean |change|; without the last; what `track` sees
+LINEAR = (  # of MFCC frames: mean, std and mean |change|; without the last; what `track` sees
     *("raw", "PCA", "PCA whitened", "raw, no change", "PCA, no change"),
-    *("raw, modulation", "PCA, modulation"),
+    *("raw, modulation", "PCA, modulation", "PLDA"),
 )
 RAW_OF = {"track VAE": "raw", "VAE": "raw, no change"}  # whose raw features they are
 PCA_SIZE = 16  # the best of 8 to 60 on gtzan_mini, and what the MLPs have
@@ -92,7 +95,7 @@ def main(path: str, label: str, outdir: Path, num_seeds: int) -> str:
         for name, points in spaces.items()
     }
     reference = max(
-        (name for name in methods if name in RAW_AND_PCA),
+        (name for name in methods if name in LINEAR),
         key=lambda name: methods[name].mean("ami"),
     )
     intervals = bootstrap(
@@ -173,9 +176,9 @@ def table(
     return (
         f"{heading}.\n\n{body}\n\n"
         "Mean ± standard deviation over seeds, each a training and a start of k-means. "
-        f"Differences to {reference}, which has the highest AMI of raw features and PCA, with 95% "
-        "intervals of a paired bootstrap over tracks. Chance: permuted labels; for purity, the "
-        "commonest label. Common silhouette: in the raw features.\n"
+        f"Differences to {reference}, which has the highest AMI of raw features, PCA and PLDA, "
+        "with 95% intervals of a paired bootstrap over tracks. Chance: permuted labels; for "
+        "purity, the commonest label. Common silhouette: in the raw features.\n"
     )
 
 
@@ -186,12 +189,15 @@ def _embed(
     configs = models(with_lyrics)
     found: dict[str, tuple[np.ndarray, list[np.ndarray]]] = {}
     for name, config in configs.items():
-        config.update(manifest=path, num_seeds=num_seeds, baselines=("raw",))
+        peers = ("raw", "plda") if name == "track VAE" else ("raw",)
+        config.update(manifest=path, num_seeds=num_seeds, baselines=peers)
         config.update(data_dir=str(outdir / "data"), checkpoint_dir=str(outdir / "checkpoints"))
         this = Run(config, outdir / "runs" / re.sub(r"\W+", "-", name))
         print(name, file=sys.stderr, flush=True)
         runner.run(config, this.outdir, ("features", "train", "embed"), None)
         found[name] = read(this.embedding("vae"), num_seeds)
+        if "plda" in peers:
+            found["PLDA"] = read(this.embedding("plda"), num_seeds)
         if name in RAW_OF:
             found[RAW_OF[name]] = read(this.embedding("raw"), num_seeds)
     ids, points = _descriptions(configs["track VAE"])
@@ -209,7 +215,7 @@ def _embed(
         shared = shared[np.isin(shared, ids)]  # features may fail for different tracks
     return shared, {
         name: [_rows(found[name][0], points, shared) for points in found[name][1]]
-        for name in (*RAW_AND_PCA, *configs)
+        for name in (*LINEAR, *configs)
     }
 
 
@@ -332,7 +338,7 @@ def _draw(methods: Mapping[str, Method], reference: str, heading: str, path: Pat
     names = list(methods)
     for axes, column in zip(panels, shown, strict=True):
         for row, name in enumerate(names):
-            color = "#777777" if name in RAW_AND_PCA or "untrained" in name else "#0072B2"
+            color = "#777777" if name in LINEAR or "untrained" in name else "#0072B2"
             values = [one[column] for one in methods[name].rows]
             axes.scatter(values, [row] * len(values), s=12, alpha=0.5, color=color, linewidths=0)
             axes.scatter(methods[name].mean(column), row, marker="|", s=260, color=color)
@@ -342,7 +348,7 @@ def _draw(methods: Mapping[str, Method], reference: str, heading: str, path: Pat
         figures.plain(axes)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
-    title = f"{heading}\nbar: mean; dashed: {reference}, the best of raw and PCA; dotted: chance"
+    title = f"{heading}\nbar: mean; dashed: {reference}, the best linear one; dotted: chance"
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
     figure.tight_layout()
     figures.save(figure, path)
@@ -351,13 +357,15 @@ def _draw(methods: Mapping[str, Method], reference: str, heading: str, path: Pat
 def run(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--manifest", required=True)
+    parser.add_argument("--manifest", required=True, action="append")
     parser.add_argument("--label", default="label", help="the column to compare clusters with")
     parser.add_argument("--outdir", required=True, type=Path)
     parser.add_argument("--seeds", type=int, default=10)
     args = parser.parse_args(argv)
     try:
-        print(main(args.manifest, args.label, args.outdir, args.seeds))
+        for path in args.manifest:
+            name = Path(path).absolute().parent.name if len(args.manifest) > 1 else ""
+            print(main(path, args.label, args.outdir / name, args.seeds))
     except UserError as error:
         sys.exit(f"benchmarks.quality: {error}")
 

@@ -3,8 +3,8 @@
 python -m vae_jax.main --config=configs/hybrid.py --config.manifest=PATH/metadata.csv
 
 The default is a multimodal VAE: latents for each modality, and a mixture as their common prior,
-from which tracks that lack a modality take what their likeliest component has. Both modalities
-contribute the same to distances. Variants:
+from which tracks that lack a modality take what their likeliest component has. Distances are in
+units of what varies within components, the same for both modalities. Variants:
     --config=configs/hybrid.py:fused       early fusion into one vector, for the MLP VAE
     --config=configs/hybrid.py:logmelspec  a conv2d encoder of log-mel segments for the audio
 """

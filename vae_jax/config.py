@@ -165,7 +165,7 @@ KEYS: dict[str, Key] = {
     "embed.shard_size": Key(16384, COUNT, "tracks; what a process takes, and a killed run keeps"),
     "cluster.method": Key("kmeans", one_of(CLUSTERERS), "the clusterer"),
     "cluster.num_clusters": Key(10, _NUM_CLUSTERS, 'or "auto": chosen by the data', object),
-    "cluster.num_seeds": Key(5, COUNT, "repeats, for the mean and std of every metric"),
+    "cluster.num_seeds": Key(5, COUNT, "starts of the clusterer for every model"),
     "cluster.n_init": Key(10, COUNT, "restarts of k-means and of the Gaussian mixture"),
     "cluster.eps": Key(None, POSITIVE, "DBSCAN's radius; from the k-distances when not set", float),
     "cluster.min_samples": Key(10, COUNT, "DBSCAN and HDBSCAN"),

@@ -39,9 +39,26 @@ def tracks():
     return Inputs(x, mask), style, language
 
 
-def train(module, inputs, num_steps=400):
+def songs_in_two_languages():
+    """Return tracks whose lyrics have clusters, languages and topics, and the languages.
+
+    The audio varies as much and has none: what a mixture cuts out of it says nothing.
+    """
+    rng = np.random.default_rng(0)
+    language, topic = rng.integers(0, 2, NUM_TRACKS), rng.integers(0, 3, NUM_TRACKS)
+    audio = rng.normal(size=(NUM_TRACKS, 4)) @ rng.normal(0, 1, (4, 12))
+    lyrics = 2 * rng.normal(0, 1, (2, 40))[language] + rng.normal(0, 1, (3, 40))[topic]
+    x = {"audio": audio, "lyrics": lyrics}
+    x = {
+        name: jnp.array(one - one.mean(axis=0) + rng.normal(0, 0.5, one.shape))
+        for name, one in x.items()
+    }
+    return Inputs(x, dict.fromkeys(x, jnp.ones(NUM_TRACKS))), language
+
+
+def train(module, inputs, num_steps=400, seed=0):
     """Return the variables of a model trained with N(0, I), whose mixture is then fitted."""
-    optimizer, key = optax.adam(1e-2), jax.random.key(0)
+    optimizer, key = optax.adam(1e-2), jax.random.key(seed)
     params = module.init(key, inputs, key)["params"]
 
     def step(carry, i):
@@ -61,7 +78,7 @@ def train(module, inputs, num_steps=400):
         (params, optimizer.init(params))
     )
     posterior = module.apply({"params": params}, inputs, method="encode")
-    return {"params": params | {"prior": mixture.fit(posterior, NUM_STYLES, seed=0)}}
+    return {"params": params | {"prior": mixture.fit(posterior, NUM_STYLES, seed=seed)}}
 
 
 def agreement(points, classes):
@@ -82,6 +99,17 @@ def test_clusters_are_the_structure_of_either_modality_where_half_the_tracks_lac
     assert agreement(latents, language) > 0.9
     incomplete = module.apply(variables, inputs, method="_encode").mean
     assert agreement(incomplete, language) < 0.8  # tracks without lyrics lie in the middle
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_seed_loses_clusters_to_a_modality_that_has_none(seed):
+    config = to_dict(get_config())
+    config["model"] |= {"name": "multimodal", "prior": "mixture", "num_components": NUM_STYLES}
+    config["model"] |= {"latent_dim": 4, "hidden_dims": [], "learned_scale": False}
+    inputs, language = songs_in_two_languages()
+    module = build(config, {"audio": (12,), "lyrics": (40,)})
+    variables = train(module, inputs, seed=seed)
+    assert agreement(module.apply(variables, inputs, method="encode").mean, language) > 0.8
 
 
 class StubRecords(Records):

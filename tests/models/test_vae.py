@@ -214,9 +214,9 @@ def test_a_missing_modality_changes_neither_posterior_nor_loss():
     np.testing.assert_array_equal(*losses)
 
 
-def start(variables, means):
-    """Give the prior's components these means, [K, L], in place of zeros."""
-    prior = variables["params"]["prior"] | {"mean": jnp.array(means, jnp.float32)}
+def start(variables, values, name="mean"):
+    """Give the prior's components these means, [K, L], in place of zeros; or log variances."""
+    prior = variables["params"]["prior"] | {name: jnp.array(values, jnp.float32)}
     return {"params": variables["params"] | {"prior": prior}}
 
 
@@ -232,31 +232,33 @@ def test_a_missing_modality_is_that_of_the_likeliest_component():
         q = module.apply(start(variables, means), inputs, method="encode")
         scale = float(q.mean[1, 0]) / audio
         assert scale == pytest.approx(float(q.mean[0, 0]) / audio)
-        lyrics_scale = np.sqrt((scale**2 * 4) / 4)  # both modalities' components are 4 apart
-        assert float(q.mean[1, 1]) == pytest.approx(means[near, 1] * lyrics_scale, rel=1e-4)
+        assert float(q.mean[1, 1]) == pytest.approx(means[near, 1] * scale, rel=1e-4)
         assert q.known.tolist() == [[1, 1], [1, 0]]
         assignment = module.apply(start(variables, means), q, method="assign")
         assert int(assignment[1].argmax()) == near
 
 
 @pytest.mark.parametrize("weight", [1.0, 3.0])
-def test_modalities_vary_as_they_are_weighted(weight):
-    spread = jnp.array([1.0, 8.0, 0.3, 0.1])  # of two dimensions of each
-    factors = balance(spread, jnp.array([1.0, weight]))
-    audio, lyrics = (spread * factors**2).reshape(2, 2).sum(axis=1)
+def test_modalities_vary_within_components_as_they_are_weighted(weight):
+    within = jnp.array([1.0, 8.0, 0.3, 0.1])  # of two dimensions of each
+    factors = balance(within, jnp.array([1.0, weight]))
+    audio, lyrics = (within * factors**2).reshape(2, 2).sum(axis=1)
     np.testing.assert_allclose(lyrics, weight**2 * audio, rtol=1e-5)
-    np.testing.assert_allclose(balance(jnp.array([1.0, 0.0]), jnp.ones(2)), 1)  # one is constant
+    np.testing.assert_allclose(factors[0], factors[1])  # no dimension is turned into another
 
 
 def test_balanced_latents_are_decoded_as_they_were_encoded():
     config = config_of(name="multimodal", prior="mixture", num_components=2, latent_dim=1)
+    config["feature"]["lyrics_weight"] = 3.0
     module = build(config, {"audio": (5,), "lyrics": (4,)})
     inputs, key = multimodal_inputs([1], [1]), jax.random.key(0)
     variables = module.init(key, inputs, key)
+    fitted = start(start(variables, [[1.0, 0.5], [-1.0, -0.5]]), [[0, 1], [0, -2]], "log_variance")
     decoded = []
-    for means in (np.zeros((2, 2)), np.array([[1.0, 0.5], [-1.0, -0.5]])):
-        started = start(variables, means)
-        z = module.apply(started, inputs, method="encode").mean
-        decoded.append((z, module.apply(started, z, method="decode")["lyrics"].mean))
+    for each in (variables, fitted):
+        z = module.apply(each, inputs, method="encode").mean
+        decoded.append((z, module.apply(each, z, method="decode")["lyrics"].mean))
+    unbalanced = module.apply(variables, inputs, method="_encode").mean
+    np.testing.assert_array_equal(decoded[0][0], unbalanced)  # what the mixture is fitted to
     assert not np.allclose(decoded[0][0], decoded[1][0])
     np.testing.assert_allclose(decoded[0][1], decoded[1][1], rtol=1e-4)

@@ -21,9 +21,11 @@ from vae_jax.models.vae import Elbo, Gaussian, Inputs
 class MultimodalVae(nn.Module):
     """One VAE per modality, joined by the prior of all their latents.
 
-    Outside, latents are balanced: all modalities contribute the same variance between the prior's
-    components, times their squared weights. Otherwise the one with more columns would decide, as
-    in factor analysis of several tables (Escofier and Pages 1994).
+    Outside, latents are balanced: all modalities have the same variance within the prior's
+    components, times their squared weights, as discriminant analysis measures distances (Fisher
+    1936). So neither the one with more columns decides, nor one without clusters: were the variance
+    *between* components made the same, what the mixture cuts out of a modality that has no clusters
+    would weigh as much as the clusters of another.
 
     Attributes
     ----------
@@ -91,18 +93,19 @@ class MultimodalVae(nn.Module):
 
     def _balance(self) -> jax.Array:
         weights = jnp.array([self.weights[name] for name in self.modalities])
-        return balance(self.prior.spread(), weights)
+        # The mixture is fitted to latents as they are.
+        return jnp.where(self.prior.is_fitted(), balance(self.prior.within(), weights), 1.0)
 
 
-def balance(spread: jax.Array, weights: jax.Array) -> jax.Array:
+def balance(within: jax.Array, weights: jax.Array) -> jax.Array:
     """Return what to multiply latents with, [L], so that modalities count as they are weighted.
 
-    `spread` is the variance between the prior's components, [L], of latents side by side; `weights`
-    is [M], one for each modality. All are 1 until the components differ in each.
+    `within` is the variance within the prior's components, [L], of latents side by side; `weights`
+    is [M], one for each modality.
     """
-    total = spread.reshape(len(weights), -1).sum(axis=-1)
-    factors = jnp.maximum(weights, 1e-6) * jnp.sqrt(total.mean() / jnp.maximum(total, 1e-6))
-    return jnp.repeat(jnp.where(total.min() > 0, factors, 1.0), len(spread) // len(weights))
+    total = within.reshape(len(weights), -1).sum(axis=-1)
+    factors = jnp.maximum(weights, 1e-6) * jnp.sqrt(total.mean() / total)
+    return jnp.repeat(factors, len(within) // len(weights))
 
 
 def build(config: Mapping[str, Any], input_shape: Mapping[str, tuple[int, ...]]) -> MultimodalVae:

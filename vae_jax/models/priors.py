@@ -49,9 +49,13 @@ class StandardNormal(nn.Module):
         """Return the posterior as it is: of what is missing, the prior knows N(0, I)."""
         return posterior
 
-    def spread(self) -> jax.Array:
-        """Return the variance, [L]: without components, nothing else is known to differ."""
+    def within(self) -> jax.Array:
+        """Return the variance within the only component, [L]."""
         return jnp.ones(self.latent_dim)
+
+    def is_fitted(self) -> jax.Array:
+        """Return True: there is nothing to fit."""
+        return jnp.array(True)
 
 
 class Mixture(nn.Module):
@@ -104,10 +108,13 @@ class Mixture(nn.Module):
             log_variance=jnp.where(is_known, posterior.log_variance, self.log_variance[component]),
         )
 
-    def spread(self) -> jax.Array:
-        """Return the variance between the components, [L]."""
-        weights = jax.nn.softmax(self.logits)
-        return weights @ jnp.square(self.mean - weights @ self.mean)
+    def within(self) -> jax.Array:
+        """Return the variance within components, averaged over them, [L]."""
+        return jax.nn.softmax(self.logits) @ jnp.exp(self.log_variance)
+
+    def is_fitted(self) -> jax.Array:
+        """Return whether the components differ, bool."""
+        return jnp.any(self.mean != self.mean[0])
 
     def assign(self, posterior: Posterior) -> jax.Array:
         """Return the probability of each component given a track, [B, K]."""
