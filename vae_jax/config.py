@@ -44,6 +44,7 @@ def get_config() -> ConfigDict:
     feature.excerpt = "start"  # of a longer track: "start", "center", or "spread" over all of it
     feature.num_windows = 10  # spread: of duration / num_windows each, evenly over the track
     feature.min_duration = 0.5  # s; shorter tracks fail
+    feature.refuse_truncated = False  # fail files that are shorter than their headers say
     feature.n_fft = 2048  # samples
     feature.win_length = placeholder(int)  # samples; n_fft when not set
     feature.hop_length = 512  # samples

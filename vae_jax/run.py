@@ -22,6 +22,7 @@ CLUSTERS = "clusters.csv"
 CLUSTERING_METRICS = "clustering_metrics.csv"
 TRAIN_METRICS = "train_metrics.jsonl"
 FAILED = "failed.csv"
+WARNINGS = "warnings.csv"
 MARKERS = ".stages"
 SHARDED = ("latents", *(f"baselines/{name}" for name in ("pca", "raw", "ae", "summaries")))
 SUBFOLDERS = ("baselines", "latent_visualization", MARKERS, *SHARDED)  # of the outdir
