@@ -52,7 +52,6 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
-        "audioread>=3.0",
         "flax>=0.12",
         "fsspec>=2025.3",
         "google-crc32c>=1.6",

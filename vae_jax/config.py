@@ -85,6 +85,9 @@ KEYS: dict[str, Key] = {
     ),
     "feature.num_windows": Key(10, at_least(1, 1024), "spread: equal parts of duration, evenly"),
     "feature.min_duration": Key(0.5, NOT_NEGATIVE, "s; shorter tracks fail"),
+    "feature.refuse_truncated": Key(
+        False, FLAG, "fail files that are shorter than their headers say"
+    ),
     "feature.n_fft": Key(2048, between(16, 65536), "samples"),
     "feature.win_length": Key(None, COUNT, "samples; n_fft when not set", int),
     "feature.hop_length": Key(512, at_least(1, 65536), "samples"),

@@ -26,6 +26,7 @@ TRAIN_METRICS = "train_metrics.jsonl"
 FAILED = "failed.csv"
 CONFIG = "config.json"
 RUN = "run.json"  # what the results were made with
+WARNINGS = "warnings.csv"
 MARKERS = ".stages"
 SHARDED = (
     "latents",

@@ -1,6 +1,7 @@
 import os
 import platform
 import shutil
+import subprocess
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -13,7 +14,8 @@ from tests.conftest import as_tfds_reads, write_collection
 from vae_jax import manifest
 from vae_jax.config import get_config
 from vae_jax.errors import UserError
-from vae_jax.features import extract, extractors, origins, pool, shards
+from vae_jax.features import audio, extract, extractors, origins, pool, shards
+from vae_jax.features.errors import MachineError
 from vae_jax.records import layout, reader
 from vae_jax.storage import files
 
@@ -322,3 +324,80 @@ def _page_faults(mebibytes):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         np.ones(mebibytes * 2**20, np.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+
+
+@needs_ffmpeg
+def test_what_failed_for_want_of_ffmpeg_is_tried_again_with_it(collection, directory, monkeypatch):
+    wav, m4a = (collection.parent / "audio" / f"5.{suffix}" for suffix in ("wav", "m4a"))
+    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", wav, m4a], check=True)
+    m4a.replace(wav)
+    path = os.environ["PATH"]
+    monkeypatch.setenv("PATH", "")
+    changed, (failure,) = run(collection, directory)
+    assert changed
+    assert "install ffmpeg" in failure.reason
+    assert failure.retry == "with ffmpeg"
+    without = reader.Records(directory).fingerprint
+    assert run(collection, directory) == (False, [failure])
+    monkeypatch.setenv("PATH", path)
+    assert run(collection, directory) == (True, [])
+    assert len(reader.Records(directory)) == 14
+    assert reader.Records(directory).fingerprint != without
+    assert run(collection, directory) == (False, [])
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Write the shards in this process."""
+    monkeypatch.setattr(pool, "run", lambda jobs, *_: [shards.write_shard(job) for job in jobs])
+
+
+@pytest.mark.usefixtures("in_process")
+def test_what_the_machine_could_not_do_is_tried_again_and_what_is_no_audio_is_not(
+    collection, directory, monkeypatch
+):
+    (collection.parent / "audio" / "1.wav").write_text("this is no audio")
+    real, attempts = audio.load, []
+
+    def load(path, **settings):
+        attempts.append(path.name)
+        if path.name == "6.wav" and attempts.count("6.wav") == 1:
+            raise MachineError("no memory")
+        return real(path, **settings)
+
+    monkeypatch.setattr(audio, "load", load)
+    sound, rate = soundfile.read(collection.parent / "audio" / "6.wav")
+    soundfile.write(collection.parent / "audio" / "6.wav", 0.5 * sound, rate)
+    _, failures = run(collection, directory)
+    assert {failure.id: failure.retry for failure in failures} == {
+        "track-1": "",
+        "track-6": "at the next run",
+    }
+    attempts.clear()
+    attempts.append("6.wav")
+    changed, failures = run(collection, directory)
+    assert changed
+    assert [failure.id for failure in failures] == ["track-1"]
+    assert "1.wav" not in attempts
+    assert run(collection, directory) == (False, failures)
+
+
+def test_what_is_odd_is_listed_and_what_read_each_track_is_recorded(collection, directory):
+    path = collection.parent / "audio" / "3.wav"
+    os.truncate(path, path.stat().st_size * 3 // 4)
+    assert run(collection, directory) == (True, [])
+    assert extract.write_warnings(directory / "warnings.csv", directory) == 1
+    assert files.read_csv(directory / "warnings.csv") == [
+        {
+            "id": "track-3",
+            "audio_path": str(path),
+            "warning": "shorter than its header: 0.7 of 1.0 s",
+        }
+    ]
+    marker = files.read_sealed_json(layout.marker_path(directory, 0))
+    assert marker["decoders"] == ["libsndfile"] * 4
+    _, (failure,) = run(collection, directory, refuse_truncated=True)
+    assert failure.reason == "shorter than its header: 0.7 of 1.0 s"

@@ -1,19 +1,27 @@
 """Decodes one window of an audio file, or several, to mono waveforms, for `features.extract`.
 
 The samples are exactly those of `librosa.load(path, sr=..., offset=..., duration=...)`: libsndfile
-with a seek to the window, the mean over channels, soxr's HQ resampling. Containers that libsndfile
-does not know (m4a, aac, wma, webm) are decoded by audioread, where it finds ffmpeg or the like.
+with a seek to the window, the mean over channels, soxr's HQ resampling. What libsndfile does not
+read, or not to its end, is decoded by ffmpeg, if it is installed.
 """
 
-import math
+import functools
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-import soundfile
 import soxr
+
+from vae_jax.features import containers, mpeg
+from vae_jax.features.errors import READABLE, AudioError, MachineError
+from vae_jax.features.ffmpeg import FfmpegSource
+from vae_jax.features.sndfile import Incomplete, Mix, SndfileSource
+from vae_jax.features.windows import Excerpt, Windows
 
 # Outside these no music is stored; a forged header could otherwise ask for any amount of memory.
 SAMPLE_RATES = (1_000, 768_000)  # Hz
@@ -23,19 +31,10 @@ SILENCE = 2.0**-14
 FULL_SCALE = 2.0**31
 # Headers may promise this much more than can be decoded (s): encoder padding, rounding.
 TRUNCATION_TOLERANCE = 0.1
-# Values (samples x channels) decoded at a time: smaller blocks seek more often, larger ones spend
-# a tenth of the time on fresh memory.
-BLOCK_VALUES = 2**20
-# Formats without a length in the header, such as FLAC written to a pipe, claim 2**63 - 1 frames.
-UNKNOWN_FRAMES = 2**62
-HEAD_BYTES = 16
-
-
-class AudioError(Exception):
-    """A track that cannot be used; the message is one sentence that says why.
-
-    It fails that track, never the run.
-    """
+NO_AUDIO = 0.01  # s; encoders of nothing write a frame or two, of which less is left
+MOST_ATTEMPTS = 3
+MOST_CHANNELS = 8  # that are looked at alone
+HEADERLESS = (".raw", ".pcm", ".gsm", ".vox")
 
 
 @dataclass(frozen=True)
@@ -51,84 +50,24 @@ class Audio:
     offsets
         Where each window begins in the file, in seconds.
     duration
-        Of the whole file by its header, in seconds; of the part that was read where the header
-        does not tell.
+        Of the whole file, in seconds: of what is there, whatever its header says.
+    decoder
+        Which one read it.
+    warnings
+        What is odd about it, a sentence each.
     """
 
     waveform: np.ndarray
     sample_rate: int
     offsets: tuple[float, ...]
     duration: float
+    decoder: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def offset(self) -> float:
         """Where the first window begins."""
         return self.offsets[0]
-
-
-@dataclass(frozen=True)
-class Excerpt:
-    """Which part of a file is read.
-
-    Attributes
-    ----------
-    kind
-        "start", "center" (the middle of the file), or "spread".
-    duration
-        Of all windows together, in seconds; a shorter file is read whole.
-    num_windows
-        Of a spread excerpt, each of duration / num_windows. Each lies in the middle of one of as
-        many equal parts of the file. Of a file that is shorter than the excerpt there are as many
-        windows as its length comes closest to, so they may overlap; one shorter than a window is
-        read whole. No window reaches beyond the file.
-    """
-
-    kind: str
-    duration: float
-    num_windows: int = 1
-
-    def place(self, total: int | None, rate: int) -> "_Windows":
-        """Return the windows of a file of `total` frames, where known, at `rate` frames a second.
-
-        Raises
-        ------
-        AudioError
-            If they depend on a length that is not known.
-        """
-        if self.kind == "start":
-            return _Windows(rate, (0.0,), int(self.duration * rate), total)
-        if total is None:
-            raise AudioError(
-                f"its header does not tell its length, so that it has no known {self.kind}"
-            )
-        seconds = total / rate
-        if self.kind == "center":
-            offset = max(0.0, (seconds - self.duration) / 2)
-            return _Windows(rate, (offset,), int(self.duration * rate), total)
-        window = self.duration / self.num_windows
-        count = max(1, min(self.num_windows, round(seconds / window)))
-        margin = max(0.0, seconds / count - window) / 2
-        last = max(0.0, seconds - window - margin)
-        offsets = np.linspace(margin, last, count)
-        return _Windows(rate, tuple(offsets.tolist()), math.ceil(window * rate), total)
-
-
-@dataclass(frozen=True)
-class _Windows:
-    """Which frames of a file to read: at most `count` from each offset (s), of `total` if known."""
-
-    rate: int
-    offsets: tuple[float, ...]
-    count: int
-    total: int | None
-
-    @property
-    def starts(self) -> list[int]:
-        """The first frame of each."""
-        starts = [int(offset * self.rate) for offset in self.offsets]
-        if self.total is None:
-            return starts
-        return [max(0, min(start, self.total - self.count)) for start in starts]
 
 
 def load(
@@ -139,14 +78,17 @@ def load(
     excerpt: str,
     min_duration: float,
     num_windows: int = 1,
+    refuse_truncated: bool = False,
 ) -> Audio:
     """Decode a window of an audio file; memory depends on the window, not on the file.
+
+    What is damaged or cut is decoded as far as it is there, with a warning.
 
     Parameters
     ----------
     path
-        A regular file in any format of libsndfile (wav, flac, mp3, ogg, opus, aiff, ...), or m4a,
-        aac, wma or webm where ffmpeg is installed.
+        A regular file in any format of libsndfile (wav, flac, mp3, ogg, opus, aiff, ...), or of
+        those in `containers.SIGNATURES` where ffmpeg is installed.
     sample_rate
         To resample to, in Hz.
     duration
@@ -157,144 +99,130 @@ def load(
         Shorter audio is an error, in seconds.
     num_windows
         Of a spread excerpt (see `Excerpt`).
+    refuse_truncated
+        Whether a file that is shorter than its header says is an error.
 
     Raises
     ------
     AudioError
-        If the file is missing, unreadable, not audio, truncated, too short, silent, or holds
-        samples that are no numbers.
+        If the file is missing, not audio, too short, silent, or holds samples that are no numbers.
+    MachineError
+        If it cannot be read, or not without ffmpeg.
     """
-    path = Path(path)
-    read = _read_foreign if _is_foreign(_head(path)) else _read_sndfile
+    wanted = Excerpt(excerpt, duration, num_windows)
     try:
-        sound, windows = read(path, Excerpt(excerpt, duration, num_windows))
-        _check(sound, windows.rate, min_duration)
-        parts = [_resample(mono, windows.rate, sample_rate) for mono in sound]
+        with _opened(Path(path)) as file:
+            decoded = _decode(file, wanted, Path(path).suffix.lower())
+        warnings = _check(decoded, min_duration, refuse_truncated)
+        parts = [_resample(mono, decoded.rate, sample_rate) for mono in decoded.sound]
     except MemoryError as error:
-        raise AudioError(f"a window of {duration:g} s of it does not fit in memory") from error
+        raise MachineError(f"a window of {duration:g} s of it does not fit in memory") from error
     if excerpt == "spread":  # of one length, which resampling may exceed by a sample
         parts = [np.stack(parts)[:, : round(duration * sample_rate / num_windows)]]
     return Audio(
         waveform=parts[0],
         sample_rate=sample_rate,
-        offsets=windows.offsets,
-        duration=(windows.total or len(sound[0])) / windows.rate,
+        offsets=decoded.windows.offsets,
+        duration=decoded.total / decoded.rate,
+        decoder=decoded.decoder,
+        warnings=warnings,
     )
 
 
-def _head(path: Path) -> bytes:
-    """Return the first bytes of a regular file that is not empty."""
+@dataclass(frozen=True)
+class _Decoded:
+    """Mono windows of a file of `total` frames, which promised so many seconds, or nothing."""
+
+    sound: list[np.ndarray]
+    windows: Windows
+    rate: int
+    total: int
+    promised: float | None
+    decoder: str
+    channel: int | None = None  # where the mean of all is silent, as of antiphase
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file; one that cannot be opened may be there at the next run."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # opening a FIFO would wait for a writer forever
             kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
             raise AudioError(f"{path} is {kind}")
-        with open(path, "rb") as file:
-            head = file.read(HEAD_BYTES)
+        file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed below)
     except OSError as error:
-        raise AudioError(f"cannot read {path}: {error.strerror}") from error
-    if not head:
-        raise AudioError("the file is empty")
-    return head
-
-
-def _is_foreign(head: bytes) -> bool:
-    """Recognise containers beyond libsndfile: MP4, raw AAC, ASF (wma), Matroska (webm).
-
-    Only these reach ffmpeg, which would take a text file for a playlist and follow it.
-    """
-    return head[4:8] == b"ftyp" or head.startswith(
-        (b"\xff\xf1", b"\xff\xf9", b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", b"\x1a\x45\xdf\xa3")
-    )
-
-
-def _read_sndfile(path: Path, excerpt: Excerpt) -> tuple[list[np.ndarray], _Windows]:
-    if path.suffix.lower() == ".raw":
-        raise AudioError("headerless audio, whose sample rate nobody knows: convert it to wav")
-    try:
-        file = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(f"not audio that can be decoded ({_reason(error)})") from error
+        raise MachineError(f"cannot read {path}: {error.strerror}", READABLE) from error
     with file:
-        if file.format == "RAW":  # libsndfile takes any file called .vox or .gsm for audio
-            raise AudioError("headerless audio, whose sample rate nobody knows: convert it to wav")
-        total = file.frames if file.frames < UNKNOWN_FRAMES else None
-        windows = _place(excerpt, total, file.samplerate)
+        yield file
+
+
+def _decode(file: BinaryIO, excerpt: Excerpt, suffix: str) -> _Decoded:
+    """Ask libsndfile, then ffmpeg, then libsndfile for what it can read without seeking."""
+    demuxer, start = containers.recognise(file)
+    stream = mpeg.examine(file, start) if demuxer == "mp3" else None
+    refused: AudioError | None = None
+    if demuxer == "ogg" and containers.is_chained(file):
+        pass  # libsndfile would read the first of its streams alone
+    elif demuxer is None or demuxer in containers.SNDFILE:
         try:
-            sound = [_read_window(file, start, windows.count) for start in windows.starts]
-        except soundfile.LibsndfileError as error:
-            raise AudioError(f"truncated or damaged ({_reason(error)})") from error
-    if total is not None:
-        for mono, offset, start in zip(sound, windows.offsets, windows.starts, strict=True):
-            promised = min(windows.count, total - start) / windows.rate
-            if len(mono) / windows.rate < promised - TRUNCATION_TOLERANCE:
-                raise AudioError(
-                    f"truncated: its header promises {promised:.2f} s from {offset:.2f} s on, "
-                    f"but {len(mono) / windows.rate:.2f} s can be decoded"
-                )
-    return sound, windows
+            with SndfileSource(file, stream) as source:
+                return _read(source, excerpt)
+        except AudioError as error:
+            refused = error
+    if demuxer is not None:
+        try:
+            with FfmpegSource(file, demuxer) as other:
+                return _read(other, excerpt)
+        except MachineError as error:
+            if not isinstance(refused, Incomplete):
+                reasons = [str(reason) for reason in (refused, error) if reason]
+                raise MachineError("; ".join(reasons), error.retry) from error
+        except AudioError as error:
+            refused = refused or error
+    if isinstance(refused, Incomplete):
+        with SndfileSource(file, stream) as source:
+            source.go_through()
+            return _read(source, excerpt)
+    if suffix in HEADERLESS and demuxer is None:
+        raise AudioError("headerless audio, whose sample rate nobody knows: convert it to wav")
+    assert refused is not None
+    raise refused
 
 
-def _read_window(file: soundfile.SoundFile, start: int, count: int) -> np.ndarray:
-    if file.format == "OGG" and file.tell():  # libsndfile mixes what was read before into it
-        with soundfile.SoundFile(file.name) as fresh:
-            return _read_window(fresh, start, count)
-    if start != file.tell():
-        file.seek(start)
-    return _read_mono(file, min(count, file.frames - start))
-
-
-def _read_mono(file: soundfile.SoundFile, count: int) -> np.ndarray:
-    """Read at most `count` frames and average the channels, block by block."""
-    mono = np.empty(count, np.float32)
-    most = min(count, max(1, BLOCK_VALUES // file.channels))
-    block = np.empty((most, file.channels), np.float32)
-    position = 0
-    while position < count:
-        frames = file.read(out=block[: count - position])
-        mono[position : position + len(frames)] = _to_mono(frames)
-        position += len(frames)
-        if len(frames) < len(block):
-            break
-    return mono[:position]
-
-
-def _read_foreign(path: Path, excerpt: Excerpt) -> tuple[list[np.ndarray], _Windows]:
-    import audioread
-
-    try:
-        with audioread.audio_open(str(path)) as file:
-            rate, width = file.samplerate, 2 * file.channels
-            total = round(file.duration * rate) or None  # ffmpeg's estimate; 0 where it has none
-            windows = _place(excerpt, total, rate)
-            places = [(start * width, (start + windows.count) * width) for start in windows.starts]
-            position, parts = 0, [bytearray() for _ in places]
-            for chunk in file:
-                for data, (first, last) in zip(parts, places, strict=True):
-                    data += chunk[max(0, first - position) : max(0, last - position)]
-                position += len(chunk)
-                if position >= places[-1][1]:
-                    break
-    except audioread.NoBackendError as error:
-        raise AudioError(
-            "no decoder for this format: install ffmpeg, or convert it to flac or mp3"
-        ) from error
-    except (audioread.DecodeError, OSError) as error:
-        raise AudioError("not audio that ffmpeg can decode") from error
-    sound = []
-    for data in parts:
-        whole = len(data) - len(data) % width
-        frames = np.frombuffer(data[:whole], "<i2").reshape(-1, width // 2)
-        sound.append(_to_mono(frames.astype(np.float32) / np.float32(2**15)))
-    most = max(map(len, sound))
-    return [mono for mono in sound if len(mono) == most], windows
-
-
-def _place(excerpt: Excerpt, total: int | None, rate: int) -> _Windows:
+def _read(source: SndfileSource | FfmpegSource, excerpt: Excerpt) -> _Decoded:
+    """Read an excerpt; if the mean of the channels is silent, of the first that is not."""
     low, high = SAMPLE_RATES
-    if not low <= rate <= high:
-        raise AudioError(f"its sample rate of {rate} Hz is outside {low} to {high} Hz")
-    return excerpt.place(total, rate)
+    if not low <= source.rate <= high:
+        raise AudioError(f"its sample rate of {source.rate} Hz is outside {low} to {high} Hz")
+    decoded = _read_mix(source, excerpt, _to_mono)
+    if source.channels > 1 and _is_silent(decoded.sound):
+        for channel in range(min(source.channels, MOST_CHANNELS)):
+            alone = _read_mix(source, excerpt, functools.partial(_one_channel, channel=channel))
+            if not _is_silent(alone.sound):
+                return replace(alone, channel=channel)
+    return decoded
+
+
+def _read_mix(source: SndfileSource | FfmpegSource, excerpt: Excerpt, mix: Mix) -> _Decoded:
+    """Read an excerpt, again where the file turns out to be shorter than it seemed."""
+    total = source.total
+    for _ in range(MOST_ATTEMPTS):
+        windows = excerpt.place(total, source.rate)
+        sound, end = source.read(windows.starts, windows.count, mix)
+        missing = max(
+            min(windows.count, total - start) - len(mono)
+            for start, mono in zip(windows.starts, sound, strict=True)
+        )
+        tolerated = 0 if excerpt.kind == "spread" else TRUNCATION_TOLERANCE * source.rate
+        if end is None or missing <= tolerated:
+            break
+        total = end
+    if end is not None and source.is_estimate:
+        total = end
+    if not any(map(len, sound)):
+        raise AudioError("it holds no audio: no samples")
+    return _Decoded(sound, windows, source.rate, total, source.promised, source.name)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # `_check` reports such samples
@@ -305,21 +233,44 @@ def _to_mono(frames: np.ndarray) -> np.ndarray:
     return frames[:, 0] if frames.shape[1] == 1 else frames.mean(axis=1)
 
 
-def _check(sound: list[np.ndarray], rate: int, min_duration: float) -> None:
-    read = sum(map(len, sound)) / rate
-    if not read:
-        raise AudioError("the file holds no samples")
+def _one_channel(frames: np.ndarray, channel: int) -> np.ndarray:
+    return frames[:, channel]
+
+
+def _range(sound: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the lowest and the highest sample, which are NaN if any is."""
+    filled = [mono for mono in sound if len(mono)]
+    return float(np.min([m.min() for m in filled])), float(np.max([m.max() for m in filled]))
+
+
+def _is_silent(sound: Sequence[np.ndarray]) -> bool:
+    """Say whether there is nothing, but for a constant, louder than dither."""
+    low, high = _range(sound)
+    return (high - low) / 2 < SILENCE
+
+
+def _check(decoded: _Decoded, min_duration: float, refuse_truncated: bool) -> tuple[str, ...]:
+    """Refuse what cannot be used; return what is odd about the rest."""
+    read = sum(map(len, decoded.sound)) / decoded.rate
+    if read < NO_AUDIO:
+        raise AudioError("it holds no audio")
     if read < min_duration:
         raise AudioError(
             f"{read:.2f} s is shorter than config.feature.min_duration ({min_duration:g} s)"
         )
-    # NaN if any sample is
-    low = float(np.min([mono.min() for mono in sound]))
-    high = float(np.max([mono.max() for mono in sound]))
+    low, high = _range(decoded.sound)
     if not (low >= -FULL_SCALE and high <= FULL_SCALE):
         raise AudioError("it holds samples that are not finite or beyond any full scale")
-    if max(-low, high) < SILENCE:
+    if _is_silent(decoded.sound):
         raise AudioError(f"silent: no sample of the {read:.1f} s read exceeds {SILENCE:.0e}")
+    warnings, seconds = [], decoded.total / decoded.rate
+    if decoded.promised is not None and seconds < decoded.promised - TRUNCATION_TOLERANCE:
+        warnings.append(f"shorter than its header: {seconds:.1f} of {decoded.promised:.1f} s")
+        if refuse_truncated:
+            raise AudioError(warnings[0])
+    if decoded.channel is not None:
+        warnings.append(f"its channels cancel out: of them, number {decoded.channel + 1} is used")
+    return tuple(warnings)
 
 
 def _resample(mono: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
@@ -330,7 +281,3 @@ def _resample(mono: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
     resampled = soxr.resample(mono, rate, sample_rate, quality="soxr_hq")[:length]
     missing = length - len(resampled)
     return np.pad(resampled, (0, missing)) if missing else resampled
-
-
-def _reason(error: soundfile.LibsndfileError) -> str:
-    return f"libsndfile: {error.error_string.rstrip('.')}"

@@ -34,7 +34,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 
 from vae_jax.errors import UserError
 from vae_jax.features import pool
-from vae_jax.features.extractors import Extracted
+from vae_jax.features.extractors import Extracted, Refused
 from vae_jax.features.origins import WITH_LYRICS
 from vae_jax.features.shards import ShardJob, is_done, write_shard
 from vae_jax.records import layout, object_store
@@ -80,10 +80,10 @@ class WriteShard(beam.DoFn):
                 urls.copy(lyrics, self.scratch / layout.LYRICS)
         seconds = 0.0
 
-        def count(result: Extracted | str) -> None:
+        def count(result: Extracted | Refused) -> None:
             nonlocal seconds
             self.tracks.inc()
-            if isinstance(result, str):
+            if isinstance(result, Refused):
                 self.failures.inc()
             else:
                 seconds += result.duration

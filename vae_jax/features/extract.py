@@ -4,6 +4,7 @@
 pipeline write those that are missing or out of date, and finishes the records directory.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -16,7 +17,14 @@ from absl import logging
 from vae_jax.errors import UserError
 from vae_jax.features import extractors, known, pool
 from vae_jax.features.known import Known
-from vae_jax.features.shards import Failure, ShardJob, is_done, write_shard
+from vae_jax.features.shards import (
+    Failure,
+    Oddity,
+    ShardJob,
+    is_done,
+    is_worth_a_try,
+    write_shard,
+)
 from vae_jax.manifest import Manifest
 from vae_jax.parallel.cores import num_cores
 from vae_jax.records import layout, object_store
@@ -37,8 +45,9 @@ def extract(
 ) -> tuple[bool, list[Failure]]:
     """Bring a records directory up to date with a manifest.
 
-    Finished shards whose tracks, files and settings are unchanged are kept. Returns whether
-    anything was redone, and the tracks that failed; they have no record unless they are `kept`.
+    Finished shards whose tracks, files and settings are unchanged are kept, unless a track failed
+    because of the machine and may succeed now. Returns whether anything was redone, and the tracks
+    that failed; they have no record unless they are `kept`.
 
     Parameters
     ----------
@@ -66,13 +75,15 @@ def extract(
     jobs, processes = _plan(manifest, feature, directory, shared, store)
     if store:
         object_store.synchronise(store, directory)
-    todo = [job for job in jobs if not is_done(job)]
+    todo = [job for job in jobs if not is_done(job) or is_worth_a_try(job)]
     _announce(jobs, todo, store or directory)
     if todo and feature["runner"] == "local":
         known.keep(directory, (job.shard for job in todo))
         todo = _with_known(todo, known.find(directory, todo[0].made_by))
     if todo:
         (directory / layout.INDEX).unlink(missing_ok=True)  # not whole until finished again
+        for job in todo:
+            layout.marker_path(directory, job.shard).unlink(missing_ok=True)
         if store:
             object_store.reopen(store)
         if here:
@@ -94,6 +105,18 @@ def extract(
     if store:
         object_store.finish(store, directory)
     return bool(todo), failures
+
+
+def write_warnings(path: Path, directory: Path) -> int:
+    """Write `warnings.csv`, of the tracks about which something is odd; return how many."""
+    markers = [files.read_sealed_json(marker) for marker in sorted(directory.glob("shard-*.json"))]
+    rows = [oddity for marker in markers for oddity in marker["odd"]]
+    files.write_csv(path, [field.name for field in fields(Oddity)], rows)
+    decoders = Counter(name for marker in markers for name in marker["decoders"] if name)
+    if len(decoders) > 1:
+        counts = ", ".join(f"{name} read {count}" for name, count in decoders.most_common())
+        logging.info("features: %s tracks", counts)
+    return len({row["id"] for row in rows})
 
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:

@@ -18,6 +18,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from vae_jax.errors import UserError
+from vae_jax.features.errors import AGAIN, NEVER
 from vae_jax.features.origins import WITH_LYRICS
 from vae_jax.manifest import Manifest, Track
 from vae_jax.records import layout
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
     from vae_jax.features.lyrics import LyricsEmbedding
     from vae_jax.features.spectral import AudioFeature
 
+AUDIO_SETTINGS = (  # that `audio.load` takes
+    "sample_rate",
+    "duration",
+    "excerpt",
+    "num_windows",
+    "min_duration",
+    "refuse_truncated",
+)
 TIME_LIMIT = 600  # s to read a file, beyond what the window takes to play
 LYRICS_VERSION = 1  # raise it when the same lyrics and settings give another embedding
 LYRICS_MARKER = "lyrics-made-from.json"
@@ -47,11 +56,32 @@ class Extracted:
         Of the audio, in seconds; 0 without audio.
     faults
         Why parts that the manifest names could not be used.
+    retry
+        When these are worth another try.
+    decoder
+        What read the audio.
+    warnings
+        What is odd about it.
     """
 
     arrays: dict[str, np.ndarray]
     duration: float = 0.0
     faults: tuple[str, ...] = ()
+    retry: str = NEVER
+    decoder: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class Refused(str):
+    """Why a track has no arrays, and when it is worth another `retry`."""
+
+    retry: str
+
+    def __new__(cls, reason: object, retry: str = NEVER) -> "Refused":
+        """Say it."""
+        refused = super().__new__(cls, reason)
+        refused.retry = retry
+        return refused
 
 
 @dataclass(frozen=True)
@@ -67,27 +97,31 @@ class AudioExtractor:
         feature = self.feature
         return {"features": ArraySpec(feature.shape, feature.dtype, window=feature.window_frames)}
 
-    def __call__(self, track: Track) -> Extracted | str:
+    def __call__(self, track: Track) -> Extracted | Refused:
         """Return the track's arrays, or the reason why there are none."""
         from vae_jax.features import audio
 
         if track.audio_path is None:
-            return "its audio_path is empty"
+            return Refused("its audio_path is empty")
         limit = TIME_LIMIT + self.settings.duration
         try:
             sound = _within(limit, functools.partial(self._load, track.audio_path))
         except audio.AudioError as error:
-            return str(error)
+            return Refused(error, error.retry)
         except OSError as error:
-            return f"cannot read {track.audio_path}: {error.strerror or error}"
-        return Extracted({"features": self.feature(sound.waveform)}, sound.duration)
+            return Refused(f"cannot read {track.audio_path}: {error.strerror or error}", AGAIN)
+        return Extracted(
+            {"features": self.feature(sound.waveform)},
+            sound.duration,
+            decoder=sound.decoder,
+            warnings=sound.warnings,
+        )
 
     def _load(self, location: urls.Location) -> "Audio":
         from vae_jax.features import audio
 
-        names = ("sample_rate", "duration", "excerpt", "num_windows", "min_duration")
         with urls.local(location) as path:
-            return audio.load(path, **{name: self.settings[name] for name in names})
+            return audio.load(path, **{name: self.settings[name] for name in AUDIO_SETTINGS})
 
 
 @dataclass(frozen=True)
@@ -101,14 +135,14 @@ class LyricsExtractor:
         """The specs of the arrays."""
         return {"features": ArraySpec((self.embedding.dim,), "float32", isotropic=True)}
 
-    def __call__(self, track: Track) -> Extracted | str:
+    def __call__(self, track: Track) -> Extracted | Refused:
         """Return the track's arrays, or the reason why there are none."""
         from vae_jax.features.lyrics import LyricsError
 
         try:
             return Extracted({"features": self.embedding.transform([track.lyrics])[0]})
         except LyricsError as error:
-            return str(error)
+            return Refused(error)
 
 
 @dataclass(frozen=True)
@@ -122,14 +156,14 @@ class EmbeddingExtractor:
         """The specs of the arrays."""
         return {"features": self.file.spec}
 
-    def __call__(self, track: Track) -> Extracted | str:
+    def __call__(self, track: Track) -> Extracted | Refused:
         """Return the track's arrays, or the reason why there are none."""
         from vae_jax.features.embedding_file import VectorError
 
         try:
             return Extracted({"features": self.file.find(track.id)})
         except VectorError as error:
-            return str(error)
+            return Refused(error)
 
 
 @dataclass(frozen=True)
@@ -147,19 +181,24 @@ class HybridExtractor:
         specs = {name: part.arrays["features"] for name, part in self.parts.items()}
         return specs | {f"has_{name}": ArraySpec((), "uint8") for name in self.parts}
 
-    def __call__(self, track: Track) -> Extracted | str:
+    def __call__(self, track: Track) -> Extracted | Refused:
         """Return the track's arrays, or the reason why there are none."""
         results = {name: part(track) for name, part in self.parts.items()}
         found = {name: part for name, part in results.items() if isinstance(part, Extracted)}
-        reasons = {name: part for name, part in results.items() if isinstance(part, str)}
+        reasons = {name: part for name, part in results.items() if isinstance(part, Refused)}
+        retry = max((reason.retry for reason in reasons.values()), default=NEVER)
         if not found:
-            return f"it has neither audio ({reasons['audio']}) nor lyrics ({reasons['lyrics']})"
+            both = f"it has neither audio ({reasons['audio']}) nor lyrics ({reasons['lyrics']})"
+            return Refused(both, retry)
         given = {"audio": track.audio_path is not None, "lyrics": bool(track.lyrics.strip())}
         flags = {f"has_{name}": np.array(name in found, np.uint8) for name in results}
         return Extracted(
             {name: part.arrays["features"] for name, part in found.items()} | flags,
             max(part.duration for part in found.values()),
             tuple(f"no {name}: {reason}" for name, reason in reasons.items() if given[name]),
+            retry,
+            "".join(part.decoder for part in found.values()),
+            tuple(warning for part in found.values() for warning in part.warnings),
         )
 
 

@@ -25,12 +25,16 @@ class Known(NamedTuple):
     ----------
     path, begin, end
         The shard's file, and the framed record's place in it, in bytes.
+    decoder, warnings
+        What read the audio, and what is odd about it.
     """
 
     origin: Origin
     path: str
     begin: int
     end: int
+    decoder: str
+    warnings: Sequence[str]
 
 
 def keep(directory: Path, shards: Iterable[int]) -> None:
@@ -75,10 +79,14 @@ def _records(marker: Mapping[str, Any], path: Path) -> dict[str, Known]:
     """Return a shard's records, but for those that lack a part."""
     failed = {failure["id"] for failure in marker["failed"]}
     origins = {origin[0]: Origin(*origin) for origin in marker["origins"]}
+    warnings: dict[str, list[str]] = {}
+    for oddity in marker["odd"]:
+        warnings.setdefault(oddity["id"], []).append(oddity["warning"])
     ends: Sequence[int] = [*marker["offsets"][1:], marker["file"][0]]
+    rows = zip(marker["ids"], marker["offsets"], ends, marker["decoders"], strict=True)
     return {
-        id_: Known(origins[id_], str(path), begin, end)
-        for id_, begin, end in zip(marker["ids"], marker["offsets"], ends, strict=True)
+        id_: Known(origins[id_], str(path), begin, end, decoder, warnings.get(id_, []))
+        for id_, begin, end, decoder in rows
         if id_ not in failed
     }
 

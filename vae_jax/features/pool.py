@@ -16,7 +16,7 @@ from absl import logging
 from vae_jax.console import Progress
 from vae_jax.errors import UserError
 from vae_jax.features import shards
-from vae_jax.features.extractors import Extracted
+from vae_jax.features.extractors import Extracted, Refused
 from vae_jax.features.shards import ShardJob
 
 POOL_ATTEMPTS = 3  # pools that may break before extraction gives up
@@ -99,6 +99,6 @@ def _work(job: ShardJob) -> None:
     shards.write_shard(job, _count)
 
 
-def _count(result: Extracted | str) -> None:
+def _count(result: Extracted | Refused) -> None:
     with _finished.get_lock():
         _finished.value += 1

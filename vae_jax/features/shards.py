@@ -8,6 +8,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -17,8 +18,9 @@ from typing import Any, cast
 import numpy as np
 
 from vae_jax.config import feature_settings
-from vae_jax.features import extractors
-from vae_jax.features.extractors import Extracted
+from vae_jax.features import extractors, ffmpeg
+from vae_jax.features.errors import AGAIN, NEVER, READABLE, WITH_FFMPEG
+from vae_jax.features.extractors import Extracted, Refused
 from vae_jax.features.known import Known
 from vae_jax.features.origins import Origin, checksum, look
 from vae_jax.manifest import Manifest, Track
@@ -38,17 +40,36 @@ class Failure:
     kept
         Whether it still has a record, made of what else there is: a hybrid of lyrics without
         audio, or of audio without lyrics.
+    retry
+        When it is tried again: "" never, since the file is to blame and not the machine.
     """
 
     id: str
     audio_path: str
     reason: str
     kept: bool = False
+    retry: str = NEVER
 
     @classmethod
-    def of(cls, track: Track, reason: str, kept: bool = False) -> "Failure":
+    def of(cls, track: Track, reason: str, kept: bool, retry: str) -> "Failure":
         """Describe a track's failure."""
-        return cls(track.id, str(track.audio_path or ""), reason, kept)
+        return cls(track.id, str(track.audio_path or ""), reason, kept, retry)
+
+    @property
+    def is_worth_a_try(self) -> bool:
+        """Whether it may succeed now."""
+        if self.retry == READABLE:
+            return os.access(self.audio_path, os.R_OK)
+        return self.retry == AGAIN or (self.retry == WITH_FFMPEG and ffmpeg.is_installed())
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """A track that is used although something is odd about it."""
+
+    id: str
+    audio_path: str
+    warning: str
 
 
 @dataclass(frozen=True)
@@ -100,10 +121,11 @@ class ShardJob:
 
 
 def write_shard(
-    job: ShardJob, on_track: Callable[[Extracted | str], None] = lambda result: None
+    job: ShardJob, on_track: Callable[[Extracted | Refused], None] = lambda result: None
 ) -> None:
     """Extract one shard's tracks, in order, and write its records and marker.
 
+    A track whose audio changes meanwhile fails, and is tried again at the next run.
     `on_track` is told what the extractor returned for each track, in the caller's thread.
     """
     extractor = extractors.build(job.feature, job.directory, job.shared)
@@ -112,17 +134,19 @@ def write_shard(
     statistics = {name: Statistics.none_of(spec) for name, spec in specs.items() if spec.shape}
     serialize, content = layout.serializer(specs), io.BytesIO()
     ids, offsets, checksums, num_frames, made_from = [], [], [], [], []
-    failed: list[Failure] = []
+    decoders, failed, odd = [], [], []
     make = functools.partial(_make, job, extractor)
     with ThreadPoolExecutor(job.num_threads) as pool:
         made = pool.map(make, tracks, look(tracks, job.feature))
         for track, (origin, data, result) in zip(tracks, made, strict=True):
             on_track(result)
             made_from.append(origin)
-            if isinstance(result, str):
-                failed.append(Failure.of(track, result))
+            if isinstance(result, Refused):
+                failed.append(Failure.of(track, result, False, result.retry))
                 continue
-            failed += [Failure.of(track, fault, kept=True) for fault in result.faults]
+            failed += [Failure.of(track, fault, True, result.retry) for fault in result.faults]
+            odd += [Oddity(track.id, str(track.audio_path), text) for text in result.warnings]
+            decoders.append(result.decoder)
             ids.append(track.id)
             offsets.append(content.tell())
             arrays = missing | result.arrays
@@ -140,7 +164,9 @@ def write_shard(
         "offsets": offsets,
         "checksums": checksums,
         "num_frames": num_frames,
+        "decoders": decoders,
         "failed": [failure.__dict__ for failure in failed],
+        "odd": [oddity.__dict__ for oddity in odd],
     }
     _save(job, made_from, content.getbuffer(), holds)
 
@@ -164,21 +190,28 @@ def is_done(job: ShardJob) -> bool:
     return True
 
 
+def is_worth_a_try(job: ShardJob) -> bool:
+    """Say whether tracks of a finished shard failed that may not fail now."""
+    marker = files.read_sealed_json(layout.marker_path(job.directory, job.shard))
+    return any(Failure(**failure).is_worth_a_try for failure in marker["failed"])
+
+
 def _make(
     job: ShardJob, extractor: extractors.Extractor, track: Track, origin: Origin
-) -> tuple[Origin, bytes | None, Extracted | str]:
+) -> tuple[Origin, bytes | None, Extracted | Refused]:
     """Return what a record is made from, its bytes if they are known, and what it holds."""
     known = job.known.get(track.id)
     if known and origin.is_same(known.origin, track):
         content = tfrecord.read_record(known.path, known.begin, known.end)
         held = content and _read(content, track.id, extractor.arrays)
         if held:
+            held = replace(held, decoder=known.decoder, warnings=tuple(known.warnings))
             return known.origin._replace(state=origin.state), content, held
     if origin.state is not None:
         origin = origin._replace(checksum=checksum(track))
     result = extractor(track)
     if look([track], job.feature)[0].state != origin.state:
-        changed = "it changed while it was read: run again when it is complete"
+        changed = Refused("it changed while it was read: run again when it is complete", AGAIN)
         return origin._replace(state=None, checksum=None), None, changed
     return origin, None, result
 
@@ -210,7 +243,9 @@ def _save(
     made_from = {
         "made_by": job.made_by,
         "origins": origins,
-        "fingerprint": files.fingerprint(job.made_by, [origin.content for origin in origins]),
+        "fingerprint": files.fingerprint(
+            job.made_by, [one.content for one in origins], holds["ids"]
+        ),
         "file": layout.file_state(path),
         "sha256": hashlib.sha256(content).hexdigest(),
     }

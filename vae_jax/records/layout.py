@@ -136,8 +136,11 @@ def intact_marker(directory: Path, shard: int) -> dict[str, Any] | None:
 
 
 def fingerprint(markers: Iterable[Mapping[str, Any]]) -> str:
-    """Return the fingerprint of all shards together, in order."""
-    return files.fingerprint([marker["fingerprint"] for marker in markers])
+    """Return the fingerprint of all shards together, in order.
+
+    What they hold counts too: a track may fail on one machine, and not on the next.
+    """
+    return files.fingerprint([[marker["fingerprint"], marker["sha256"]] for marker in markers])
 
 
 def content(markers: Iterable[Mapping[str, Any]]) -> str:

@@ -1,13 +1,13 @@
-"""The features stage: the manifest in, records and `failed.csv` out."""
+"""The features stage: the manifest in, records, `failed.csv` and `warnings.csv` out."""
 
 from absl import logging
 
-from vae_jax.run import FAILED, Run
+from vae_jax.run import FAILED, WARNINGS, Run
 from vae_jax.storage import files
 
 
 def update(this: Run) -> bool:
-    """Extract features into records; write `failed.csv`."""
+    """Extract features into records; write `failed.csv` and `warnings.csv`."""
     from vae_jax.features import extract
 
     with files.lock(this.records_dir):
@@ -19,6 +19,7 @@ def update(this: Run) -> bool:
             beam_options=this.beam_options,
             store=this.records_store,
         )
+        odd = extract.write_warnings(this.outdir / WARNINGS, this.records_dir)
     extract.write_failures(this.outdir / FAILED, failures)
     kept = sum(failure.kept for failure in failures)
     for count, fate in (
@@ -30,4 +31,9 @@ def update(this: Run) -> bool:
                 "features: %d of %d tracks %s; %s says why",
                 *(count, len(this.manifest), fate, this.outdir / FAILED),
             )
+    if odd:
+        logging.warning(
+            "features: %d of %d tracks are used although they are damaged or odd; %s says how",
+            *(odd, len(this.manifest), this.outdir / WARNINGS),
+        )
     return changed
