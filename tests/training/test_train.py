@@ -282,12 +282,12 @@ def test_seeds_go_on_where_there_are_other_devices(tmp_path, monkeypatch, others
 )
 def test_seeds_share_the_cores(num_seeds, environment, expected):
     code = f"""
-from vae_jax import sharding
-sharding.num_cores = lambda: 2
-sharding.use_cores({num_seeds})
+from vae_jax.parallel import devices
+devices.num_cores = lambda: 2
+devices.use_cores({num_seeds})
 import jax
 print(jax.device_count())
-sharding.use_cores(4)  # JAX is in use: too late, and no error
+devices.use_cores(4)  # JAX is in use: too late, and no error
 """
     inherited = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
