@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from sklearn.neighbors import NearestNeighbors
 
 import vae_jax
 from tests.conftest import write_collection
-from vae_jax import clean, main, run
+from vae_jax import clean, main, report, run
+from vae_jax.clustering import scores
 from vae_jax.errors import UserError
 
 SETTINGS = {
@@ -197,3 +199,54 @@ def test_cleaning_lists_what_runs_use_and_deletes_the_rest(project, tmp_path):
     assert "deleted 1 unused folders" in call("--delete")
     names = {path.name for path in (folder / "checkpoints").iterdir()}
     assert names == {checkpoint.name, "own notes"}
+
+
+def test_the_report_says_what_was_found_in_words_and_names_typical_tracks(project, monkeypatch):
+    monkeypatch.chdir(project)
+    this = run.Run(vae_jax.load("results/first").config, Path("results/first"))
+    said = report.report(this)
+    ami = {row["method"]: [] for row in vae_jax.load("results/first").metrics}
+    for row in vae_jax.load("results/first").metrics:
+        ami[row["method"]].append(float(row["ami"]))
+    own, pca = (sum(ami[name]) / 2 for name in ("vae", "pca"))
+    assert f"AMI {own:.2f}, PCA {pca:.2f}, difference {own - pca:+.2f}" in said.splitlines()[0]
+    table = vae_jax.load("results/first").to_pandas()
+    for cluster, part in table.groupby("cluster"):
+        nearest = part["distance"].nsmallest(3).index
+        named = "; ".join(nearest)
+        count = "1 track" if len(part) == 1 else f"{len(part)} tracks"
+        assert f"cluster {cluster}: {count}, such as {named}" in said
+    assert "results/first/latent_visualization/vae_pca_clusters.png" in said
+    assert "results/first/run.json" in said
+
+
+@pytest.mark.parametrize("named", ["results/../results/first", ".hidden/first"])
+def test_the_report_lists_the_files_of_any_folder(project, tmp_path, monkeypatch, named):
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    if named.startswith("."):
+        Path(".hidden").mkdir()
+        shutil.move("results/first", ".hidden/first")
+    this = run.Run(vae_jax.load(named).config, Path(named))
+    assert f"{named}/latents.npz" in report.report(this)
+
+
+@pytest.mark.parametrize(
+    ("values", "reference", "verdict"),
+    [
+        ((0.7, 0.72, 0.71), (0.5, 0.51, 0.5), "better than PCA: AMI 0.71, PCA 0.50"),
+        ((0.3, 0.32, 0.31), (0.5, 0.51, 0.5), "less well than PCA: AMI 0.31, PCA 0.50"),
+        ((0.3, 0.7, 0.5), (0.5, 0.4, 0.5), "no better than PCA: AMI 0.50, PCA 0.47"),
+    ],
+)
+def test_a_difference_counts_where_its_interval_is_clear_of_zero(
+    results, values, reference, verdict
+):
+    rows = [
+        {"method": method, "k": 3, "seed": seed, "ami": value, "training": training}
+        for method, numbers, training in (("vae", values, 0), ("pca", reference, ""))
+        for seed, value in enumerate(numbers)
+    ]
+    this = run.Run(results.config, results.outdir)
+    [sentence] = report._found(this, scores.summarise(rows))
+    assert verdict in sentence

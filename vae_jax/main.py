@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> None:
         runner.help_the_first(config, outdir, names, checkpoint)
         return
     done = runner.run(config, outdir, names, checkpoint, BEAM_OPTIONS.value)
-    print(report.report(outdir, done.folders()))
+    print(report.report(done))
 
 
 def parse_flags(argv: Sequence[str]) -> list[str]:

@@ -1,36 +1,136 @@
-"""What a run prints at its end: the comparison with the baselines, and where everything is."""
+"""What a run says at its end: what was found, typical tracks, every score, and where it all is."""
 
+import heapq
 import re
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from vae_jax import compare
-from vae_jax.clustering import metrics_file
-from vae_jax.run import CONFIG, FAILED, RUN, TRAIN_METRICS
+from vae_jax.clustering import metrics_file, scores
+from vae_jax.clustering.scores import Summary
+from vae_jax.run import CLUSTERS, CONFIG, FAILED, RUN, TRAIN_METRICS, WARNINGS, Run
 from vae_jax.stages import up_to_date
-from vae_jax.storage.urls import Location
+from vae_jax.storage import files
 
 SHARD = re.compile(r"-\d+-of-\d+\.npz$")
+MODELS = {"mlp": "VAE", "conv2d": "conv2d VAE", "track": "track VAE", "multimodal": "hybrid VAE"}
+BASELINES = {"pca": "PCA", "plda": "PLDA"}
+JUDGED = {  # column -> what it says, and its name
+    "ami": ("agrees with the column {label!r}", "AMI"),
+    "artist_precision_at_1": ("finds tracks of the same artist", "P@1"),
+}
+MAX_CLUSTERS = 12  # that are described
+MAX_FILES = 6  # of one folder that are listed one by one
+TYPICAL = 3  # tracks that stand for a cluster
 
 
-def report(outdir: Path, folders: Sequence[Location]) -> str:
-    """Return the table of the outdir's latest clustering, and a list of all that there is.
-
-    Parameters
-    ----------
-    outdir
-        The run's results; what this run wrote is listed, shards by their folder.
-    folders
-        Further folders that the run used: features and checkpoints.
-    """
+def report(run: Run) -> str:
+    """Return what a person wants to know of a run whose stages have ended."""
     parts = []
-    metrics = outdir / metrics_file.NAME
+    metrics = run.outdir / metrics_file.NAME
     if metrics.exists():
         rows = metrics_file.read(metrics)
-        parts.append(compare.table([row for row in rows if row["run_id"] == rows[-1]["run_id"]]))
-    own = [name for name in (RUN, CONFIG, FAILED, TRAIN_METRICS) if (outdir / name).exists()]
-    paths = sorted(outdir / name for name in {*own, *up_to_date.outputs(outdir)})
-    names = [f"{path.parent}/" if SHARD.search(path.name) else path for path in paths]
-    lines = [f"  {name}" for name in dict.fromkeys([*names, *(f"{one}/" for one in folders)])]
-    parts.append("\n".join(["Written or up to date:", *lines]))
+        rows = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
+        parts += ["\n".join([*_found(run, scores.summarise(rows)), *_clusters(run)])]
+        parts += [compare.table(rows)]
+    parts += _pictures(run)
+    parts.append("\n".join(["Written or up to date:", *_written(run)]))
     return "\n\n".join(parts)
+
+
+def _found(run: Run, summaries: Sequence[Summary]) -> list[str]:
+    """Say in a sentence each how the model compares with the linear methods."""
+    model = next((s for s in summaries if s.columns["method"] == "vae"), None)
+    if model is None:
+        return []
+    name, lines = MODELS[run.config.model.name], []
+    for column, (what, metric) in JUDGED.items():
+        for reference, differences in model.differences.items():
+            if column in model.scores:
+                judged = f"The {name} {what.format(label=run.config.cluster.label)}"
+                lines.append(f"{judged} {_judge(model, column, metric, reference, differences)}")
+    if not lines:
+        stability = model.scores.get("stability")
+        lines.append("There are no labels and no artists to compare the clusters with.")
+        if stability:
+            lines.append(f"Between starts they agree to {stability.mean:.2f} (1 is all: AMI).")
+    return lines
+
+
+def _judge(
+    model: Summary,
+    column: str,
+    metric: str,
+    reference: str,
+    differences: dict[str, scores.Difference],
+) -> str:
+    """Return the verdict on one score: better or worse only where the interval is clear of 0."""
+    own, difference = model.scores[column].mean, differences[column]
+    margin = difference.margin if difference.margin == difference.margin else 0.0  # not NaN
+    low, high = difference.mean - margin, difference.mean + margin
+    verdict = "better than" if low > 0 else "less well than" if high < 0 else "no better than"
+    title = BASELINES[reference]
+    interval = f" ({low:+.2f} to {high:+.2f})" if margin else ""
+    return (
+        f"{verdict} {title}: {metric} {own:.2f}, {title} {own - difference.mean:.2f}, "
+        f"difference {difference.mean:+.2f}{interval}."
+    )
+
+
+def _clusters(run: Run) -> list[str]:
+    """Describe each cluster by its size and the tracks nearest to its centre."""
+    nearest: dict[str, list[tuple[float, str]]] = {}
+    sizes: Counter[str] = Counter()
+    for row in files.iterate_csv(run.outdir / CLUSTERS):
+        sizes[row["cluster"]] += 1
+        if row["distance"]:
+            heap = nearest.setdefault(row["cluster"], [])
+            heapq.heappush(heap, (-float(row["distance"]), row["id"]))
+            if len(heap) > TYPICAL:
+                heapq.heappop(heap)
+    lines = []
+    for cluster, size in sizes.most_common(MAX_CLUSTERS):
+        ids = [id_ for _, id_ in sorted(nearest.get(cluster, []), reverse=True)]
+        name = "in no cluster" if cluster == "-1" else f"cluster {cluster}"
+        typical = f", such as {'; '.join(_titles(run, ids))}" if ids else ""
+        lines.append(f"  {name}: {size} track{'s' * (size > 1)}{typical}")
+    if len(sizes) > MAX_CLUSTERS:
+        lines.append(f"  and {len(sizes) - MAX_CLUSTERS} smaller ones")
+    return lines
+
+
+def _titles(run: Run, ids: Sequence[str]) -> list[str]:
+    """Name tracks as people do, by artist and title, where the manifest has them."""
+    artists, titles = (run.manifest.column(name, ids) for name in ("artist", "title"))
+    return [
+        " - ".join(filter(None, (artist, title))) if title else id_
+        for id_, artist, title in zip(ids, artists, titles, strict=True)
+    ]
+
+
+def _pictures(run: Run) -> list[str]:
+    """Name the pictures to open first: the map of the clusters, and of the first column."""
+    maps = [name for name in up_to_date.outputs(run.outdir) if re.search(r"/vae_\w+\.png$", name)]
+    first = [name for name in maps if name.endswith("_clusters.png")]
+    first += [name for name in maps if f"/vae_{run.config.visualize.method}_by_" in name]
+    if not first:
+        return []
+    return ["\n".join(["Look at these first:", *(f"  {run.outdir / name}" for name in first[:2])])]
+
+
+def _written(run: Run) -> list[str]:
+    """List what this run wrote: shards by their folder, and folders of many files as one."""
+    names = (RUN, CONFIG, FAILED, WARNINGS, TRAIN_METRICS)
+    own = [name for name in names if (run.outdir / name).exists()]
+    paths = [run.outdir / name for name in sorted({*own, *up_to_date.outputs(run.outdir)})]
+    in_folder = Counter(path.parent for path in paths if path.parent != run.outdir)
+    lines = []
+    for path in paths:
+        if SHARD.search(path.name):
+            lines.append(f"{path.parent}/")
+        elif in_folder[path.parent] > MAX_FILES:
+            lines.append(f"{path.parent}/ ({in_folder[path.parent]} files)")
+        else:
+            lines.append(f"{path}")
+    lines += [f"{folder}/" for folder in run.folders()]
+    return [f"  {line}" for line in dict.fromkeys(lines)]

@@ -176,6 +176,11 @@ def _cluster_method(
     agreement = metrics.stability(labels, [row["training"] for row in rows])
     for row, value in zip(rows, agreement, strict=True):
         row["stability"] = value
+    if unscored := sum(not metrics.is_scorable(one) for one in labels):
+        logging.warning(
+            "%s: %d of %d clusterings have no two clusters to tell apart, and no scores.",
+            *(method, unscored, len(labels)),
+        )
     _log(method, rows)
     return rows, shown or _cluster(method, best, options, config.seed)
 
@@ -289,11 +294,6 @@ def _scores(
         elif COMMON in spaces:
             common = metrics.internal(spaces[COMMON].points, held, *sample)
         agreement = metrics.external(found.labels, classes, config.seed)
-    else:
-        logging.warning(
-            "%s, seed %d: %d clusters of %d tracks cannot be scored; the metrics stay empty.",
-            *(method, seed, found.num_clusters, len(found.labels)),
-        )
     in_common = {f"common_{name}": value for name, value in asdict(common).items()}
     del in_common["common_silhouette_sample"]  # the same as in the method's own space
     return asdict(own) | in_common | asdict(agreement)
