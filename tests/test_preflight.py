@@ -238,3 +238,9 @@ def test_columns_that_a_checkpoints_config_names_may_be_missing_from_new_tracks(
     config.cluster.label = "tempo"
     said = refusal(config, tmp_path / "out", checkpoint=tmp_path / "model")
     assert "names the column 'tempo'" in said
+
+
+def test_vectors_of_another_model_need_no_column_but_the_id(config, tmp_path):
+    config.feature.update(name="embedding", embedding="clap.npz")
+    files.write_csv(config.manifest, ("id",), [{"id": f"track-{i}"} for i in range(12)])
+    accept(config, tmp_path / "out")
