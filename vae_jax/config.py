@@ -65,7 +65,6 @@ def get_config() -> ConfigDict:
     model.channels = (32, 64, 128, 256)  # conv2d: of the encoder; each level halves time and mel
     model.kernel_size = 2  # conv2d: 2 = dense on 2 x 2 patches, 3 = convolutions of stride 2
     model.encoder = "mlp"  # track: sees descriptions of segments; "conv2d": the segments
-    model.segment_dim = 8  # track: size of each segment's own latent
     model.num_segments = 16  # track: segments of each track in a training step
     model.contrast = 1.0  # track: weight of the contrastive term
     model.segment_frames = 128  # frames of the segments that are cut from tracks

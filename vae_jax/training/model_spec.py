@@ -15,6 +15,7 @@ from vae_jax import models
 from vae_jax.records.reader import Records
 from vae_jax.records.statistics import ArraySpec, Statistics, arrays_from_dict
 from vae_jax.training import track_view, views
+from vae_jax.training.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Description:
         The values of the condition's column; empty without a condition.
     lyrics
         The fitted lyrics embedding, or None.
+    whitening
+        Of the descriptions of segments, for the track VAE; else None.
     """
 
     config: Mapping[str, Any]
@@ -39,6 +42,7 @@ class Description:
     statistics: Mapping[str, Statistics]
     classes: tuple[str, ...]
     lyrics: Mapping[str, Any] | None
+    whitening: Whitening | None = None
 
     @classmethod
     def of(
@@ -46,20 +50,24 @@ class Description:
     ) -> "Description":
         """Describe a model for records; `conditions` has each track's class, "" if unknown."""
         classes = tuple(sorted(set(conditions) - {""}))
-        statistics = dict(records.statistics)
+        statistics, whitening = dict(records.statistics), None
         if config["model"]["name"] == "track":
-            statistics["description"] = track_view.measure_descriptions(config, records)
+            statistics["description"], whitening = track_view.measure_descriptions(config, records)
         steps = {"num_steps": _num_steps(config["train"], len(records))}
         config = {**config, "train": {**config["train"], **steps}}
         if config["model"]["name"] == "multimodal":
             weight = config["feature"]["lyrics_weight"] * rarity(records)
             config["feature"] = {**config["feature"], "lyrics_weight": weight}
-        return cls(config, records.arrays, statistics, classes, records.lyrics)
+        return cls(config, records.arrays, statistics, classes, records.lyrics, whitening)
 
     def build(self) -> tuple[nn.Module, views.View | track_view.TrackView]:
         """Return the model, and the view through which it sees stored arrays."""
-        view = views.build(self.config, self.arrays, self.statistics, len(self.classes))
-        return models.build(self.config, view.input_shape), view
+        classes, white = len(self.classes), self.whitening
+        if white is None:
+            view = views.build(self.config, self.arrays, self.statistics, classes)
+            return models.build(self.config, view.input_shape), view
+        view = views.build(self.config, self.arrays, self.statistics, classes, white)
+        return models.build(self.config, view.input_shape, between=white.between), view
 
     def class_numbers(self, conditions: Sequence[str]) -> np.ndarray | None:
         """Return each track's class as a number, [N] int32, -1 where unknown, or None."""
@@ -76,6 +84,7 @@ class Description:
             "statistics": {name: part.to_dict() for name, part in self.statistics.items()},
             "classes": list(self.classes),
             "lyrics": self.lyrics,
+            "whitening": None if self.whitening is None else self.whitening.to_dict(),
         }
 
     @classmethod
@@ -88,6 +97,7 @@ class Description:
             {name: Statistics.from_dict(part) for name, part in statistics},
             tuple(values["classes"]),
             values["lyrics"],
+            Whitening.from_dict(values["whitening"]) if values.get("whitening") else None,
         )
 
 
