@@ -124,7 +124,6 @@ KEYS: dict[str, Key] = {
     "model.encoder": Key(
         "mlp", one_of(("mlp", "conv2d")), "track: mlp sees descriptions of segments, conv2d all"
     ),
-    "model.segment_dim": Key(8, SIZE, "track: size of each segment's own latent"),
     "model.num_segments": Key(16, SIZE, "track: segments of each track in a training step"),
     "model.contrast": Key(1.0, NOT_NEGATIVE, "track: weight of the contrastive term"),
     "model.segment_frames": Key(

@@ -9,10 +9,13 @@ from flax import linen as nn
 Shape = tuple[int, ...]
 
 
-def build(config: Mapping[str, Any], input_shape: Shape | Mapping[str, Shape]) -> nn.Module:
+def build(
+    config: Mapping[str, Any], input_shape: Shape | Mapping[str, Shape], **measured: Any
+) -> nn.Module:
     """Return the model that a config (as a plain dict) describes.
 
-    It has `__call__(inputs, key) -> Elbo`, `encode(inputs) -> Posterior` and `decode(z)`.
+    It has `__call__(inputs, key) -> Elbo`, `encode(inputs) -> Posterior` of the exported
+    latents, `infer(inputs) -> Posterior` of those that the prior is of, and `decode(z)`.
 
     Parameters
     ----------
@@ -20,6 +23,8 @@ def build(config: Mapping[str, Any], input_shape: Shape | Mapping[str, Shape]) -
         The whole config; `config.model.name` names the module.
     input_shape
         The shape of one example, or of each modality: `views.View.input_shape`.
+    measured
+        What the model needs to know of the data, by name: see the `build` of its module.
     """
     module = importlib.import_module(f"vae_jax.models.{config['model']['name']}")
-    return module.build(config, input_shape)
+    return module.build(config, input_shape, **measured)

@@ -47,7 +47,7 @@ class MultimodalVae(nn.Module):
         `inputs.x` and `inputs.mask` are dicts by modality; `inputs.mask["segments"]`, [B, S],
         is there when the audio is all of a track's segments, [B, S, T, F].
         """
-        return self.prior.complete(self._encode(inputs)).scale(self._balance())
+        return self.prior.complete(self.infer(inputs)).scale(self._balance())
 
     def decode(self, z: jax.Array, condition: jax.Array | None = None) -> dict[str, Gaussian]:
         """Return each modality's likelihood given balanced latents, [B, L]."""
@@ -59,7 +59,7 @@ class MultimodalVae(nn.Module):
 
     def __call__(self, inputs: Inputs, key: jax.Array) -> Elbo:
         """Return the ELBO's terms of a batch; what a track lacks costs nothing."""
-        posterior = self._encode(inputs)
+        posterior = self.infer(inputs)
         reconstruction = squared_error = count = jnp.zeros(len(posterior.mean))
         for name, likelihood in self._decode(posterior.sample(key)).items():
             x, present = inputs.x[name], inputs.mask[name]
@@ -76,7 +76,8 @@ class MultimodalVae(nn.Module):
             other=divergence.assignment,
         )
 
-    def _encode(self, inputs: Inputs) -> Posterior:
+    def infer(self, inputs: Inputs) -> Posterior:
+        """Return the posterior of tracks as the prior sees it, neither completed nor balanced."""
         blocks = []
         for name, model in self.modalities.items():
             x = inputs.x[name]

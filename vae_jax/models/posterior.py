@@ -36,6 +36,14 @@ class Posterior(struct.PyTreeNode):
         log_variance = self.log_variance + 2 * jnp.log(factors)
         return self.replace(mean=self.mean * factors, log_variance=log_variance)
 
+    def rotate(self, rotation: jax.Array) -> "Posterior":
+        """Return the posterior of the latents times an orthonormal matrix, [L, L].
+
+        It is that of each dimension: what the rotation makes dependent is left out.
+        """
+        variance = jnp.exp(self.log_variance) @ jnp.square(rotation)
+        return Posterior(self.mean @ rotation, jnp.log(variance))
+
     def sample(self, key: jax.Array) -> jax.Array:
         """Draw z by the reparameterisation of Kingma and Welling (2014), section 2.4."""
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)

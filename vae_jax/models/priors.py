@@ -1,4 +1,4 @@
-"""Priors of a latent: the standard normal, and a mixture of Gaussians that finds clusters.
+"""Priors of a latent: a normal, and a mixture of Gaussians that finds clusters.
 
 Letters: B batch, L latent dimensions, K components.
 """
@@ -29,20 +29,23 @@ class Divergence(struct.PyTreeNode):
     assignment: jax.Array
 
 
-class StandardNormal(nn.Module):
-    """The prior N(0, I).
+class Normal(nn.Module):
+    """The prior N(0, diag(variance)).
 
     Attributes
     ----------
     latent_dim
         L.
+    variance
+        Of each dimension, L of them; 1 if not given.
     """
 
     latent_dim: int
+    variance: tuple[float, ...] = ()
 
     def __call__(self, posterior: Posterior) -> Divergence:
-        """Return KL(q(z|x) || N(0, I))."""
-        kl = posterior.kl()
+        """Return KL(q(z|x) || p(z))."""
+        kl = posterior.scale(1 / jnp.sqrt(self.within())).kl()
         return Divergence(kl, jnp.zeros(kl.shape[:-1]))
 
     def complete(self, posterior: Posterior) -> Posterior:
@@ -51,7 +54,7 @@ class StandardNormal(nn.Module):
 
     def within(self) -> jax.Array:
         """Return the variance within the only component, [L]."""
-        return jnp.ones(self.latent_dim)
+        return jnp.array(self.variance or (1.0,) * self.latent_dim)
 
     def is_fitted(self) -> jax.Array:
         """Return True: there is nothing to fit."""
@@ -61,23 +64,27 @@ class StandardNormal(nn.Module):
 class Mixture(nn.Module):
     """A mixture of diagonal Gaussians (VaDE, Jiang et al. 2017).
 
-    Until it is initialised from latents (see `mixture.initialise`) all components are N(0, I), so
-    that it equals the standard normal prior.
+    Until it is initialised from latents (see `mixture.initialise`) all components are
+    N(0, diag(variance)), so that it equals the normal prior.
 
     Attributes
     ----------
     num_components, latent_dim
         K and L.
+    variance
+        Of each dimension, L of them; 1 if not given.
     """
 
     num_components: int
     latent_dim: int
+    variance: tuple[float, ...] = ()
 
     def setup(self) -> None:  # noqa: D102 (Linen's own)
         shape, zeros = (self.num_components, self.latent_dim), nn.initializers.zeros
         self.logits = self.param("logits", zeros, (self.num_components,))
         self.mean = self.param("mean", zeros, shape)
-        self.log_variance = self.param("log_variance", zeros, shape)
+        start = jnp.log(jnp.array(self.variance or (1.0,) * self.latent_dim))
+        self.log_variance = self.param("log_variance", nn.initializers.constant(start), shape)
 
     def __call__(self, posterior: Posterior) -> Divergence:
         """Bound KL(q(z|x) || p(z)) by the best assignment q(c|x) (ibid., equation 9).
@@ -131,9 +138,14 @@ class Mixture(nn.Module):
         return kl, jax.nn.log_softmax(jax.nn.log_softmax(self.logits) - kl.sum(axis=-1))
 
 
-def build(model: Mapping[str, Any], num_blocks: int = 1) -> nn.Module:
-    """Return the prior that `config.model` describes, of so many latents side by side."""
+def build(
+    model: Mapping[str, Any], num_blocks: int = 1, variance: tuple[float, ...] = ()
+) -> nn.Module:
+    """Return the prior that `config.model` describes, of so many latents side by side.
+
+    `variance` is that of each dimension before a mixture starts; 1 if not given.
+    """
     size = num_blocks * model["latent_dim"]
     if model["prior"] == "normal":
-        return StandardNormal(size)
-    return Mixture(model["num_components"], size)
+        return Normal(size, variance)
+    return Mixture(model["num_components"], size, variance)

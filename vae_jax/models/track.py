@@ -1,11 +1,12 @@
-"""The track VAE: one latent per track, a small latent per segment.
+"""The track VAE: one latent per track, from the evidence of all its segments.
 
 Each segment gives evidence of its track: a Gaussian whose precisions are added to the prior's
 (the group posterior of the multi-level VAE, Bouchacourt et al. 2018, equation 4). The decoder
-sees the track's latent and the segment's own, so what all segments share goes to the former and
-what changes from segment to segment, like melody and timing, to the latter. It reconstructs a
-description of each segment (see `views.describe`), which the encoder sees too, or instead sees
-the segment itself through convolutions.
+reconstructs a description of each segment (see `track_view.describe`) from the track's latent
+alone. Segments have no latents of their own, which would take over what they share (Hosoya 2019):
+how they differ from their track is noise, with a full covariance, since descriptions come whitened
+(see `whitening`). Before training, the model is that closed form: latents are the directions in
+which tracks differ most for how much their segments do. Networks that start at zero add to it.
 
 Letters: B tracks, S segments, T frames, F bands, D size of a description, L latent dimensions.
 """
@@ -15,7 +16,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from scipy.fft import dct
 
 from vae_jax.models import conv2d, priors
 from vae_jax.models.posterior import Posterior
@@ -27,155 +30,182 @@ TEMPERATURE = 0.1  # of the contrastive term's cosine similarities
 class TrackVae(nn.Module):
     """A VAE of tracks as sets of segments.
 
+    Outside, distances between latents count deviations of the segments within a track. The axes are
+    mixed there, so that all have about the same variance, and those who standardise columns keep
+    the distances.
+
     Attributes
     ----------
-    encoder
-        Maps what is seen of segments, [B S, ...], to evidence and segment posteriors,
-        [B S, 2 L + 2 segment_dim].
+    evidence
+        Maps what is seen of segments, [B S, ...], to corrections of their evidence, [B S, 2 L].
     decoder
-        Maps latents, [B S, L + segment_dim], to the likelihood's mean, [B S, D].
+        Maps latents, [B, L], to corrections of the likelihood's mean, [B, D].
     prior
         Maps the track's posterior to what it costs, a `priors.Divergence`.
-    latent_dim, segment_dim
-        Sizes of the track's and of the segments' latents.
-    description_dim
-        D; the likelihood learns a standard deviation for each.
+    between
+        Variance of the tracks along each axis of the whitened descriptions, D of them.
+    latent_dim
+        L, at most D.
     sees_segments
-        Whether the encoder sees the segments, [T, F], instead of their descriptions, [D].
+        Whether segments are seen, [T, F], instead of their descriptions, [D].
     contrast
         Weight of the contrastive term.
     """
 
-    encoder: nn.Module
+    evidence: nn.Module
     decoder: nn.Module
     prior: nn.Module
+    between: tuple[float, ...]
     latent_dim: int
-    segment_dim: int
-    description_dim: int
     sees_segments: bool
     contrast: float
 
     def setup(self) -> None:  # noqa: D102 (Linen's own)
-        self.log_scale = self.param("log_scale", nn.initializers.zeros, (self.description_dim,))
+        self.log_scale = self.param("log_scale", nn.initializers.zeros, (len(self.between),))
 
     def encode(self, inputs: Inputs) -> Posterior:
-        """Return the posterior of each track given its segments, [B, L]."""
-        evidence, _ = self._encode_segments(inputs)
-        return multiply(evidence, inputs.mask)
-
-    def decode(self, z: jax.Array, segment: jax.Array | None = None) -> Gaussian:
-        """Return the likelihood of segments, [..., D], given track and segment latents.
-
-        Without segment latents, theirs are at the prior's mean.
-        """
-        if segment is None:
-            segment = jnp.zeros((*z.shape[:-1], self.segment_dim))
-        return Gaussian(self.decoder(jnp.concatenate([z, segment], axis=-1)), self.log_scale)
+        """Return the posterior of each track given its segments, [B, L], its axes mixed."""
+        return self.infer(inputs).rotate(mixing(self.latent_dim))
 
     def assign(self, posterior: Posterior) -> jax.Array:
-        """Return the probability of each component of a mixture prior, [B, K]."""
-        return self.prior.assign(posterior)
+        """Return the probability of each component of a mixture prior, [B, K], given `encode`'s."""
+        return self.prior.assign(posterior.rotate(mixing(self.latent_dim).T))
+
+    def infer(self, inputs: Inputs) -> Posterior:
+        """Return the posterior of each track given its segments, [B, L], as the prior sees it."""
+        return self._multiply(self._evidence(inputs), inputs.mask)
+
+    def decode(self, z: jax.Array) -> Gaussian:
+        """Return the likelihood of whitened descriptions, [B, D], given what `infer` infers."""
+        rest = jnp.zeros((*z.shape[:-1], len(self.between) - self.latent_dim))
+        return Gaussian(jnp.concatenate([z, rest], axis=-1) + self.decoder(z), self.log_scale)
 
     def __call__(self, inputs: Inputs, key: jax.Array) -> Elbo:
         """Return the ELBO's terms of a batch of tracks."""
-        track_key, segment_key = jax.random.split(key)
-        evidence, segments = self._encode_segments(inputs)
-        posterior, mask = multiply(evidence, inputs.mask), inputs.mask
+        evidence, x, mask = self._evidence(inputs), inputs.x["whitened"], inputs.mask
+        posterior = self._multiply(evidence, mask)
         divergence = self.prior(posterior)
-        z = posterior.sample(track_key)[:, None]
-        z = jnp.broadcast_to(z, (*mask.shape, self.latent_dim))
-        likelihood = self.decode(z, segments.sample(segment_key))
-        x = inputs.x["description"]
-        error = (x - likelihood.mean) * jnp.exp(-likelihood.log_scale)
-        nats = (0.5 * jnp.square(error) + likelihood.log_scale).sum(axis=-1)
-        squared = jnp.square(x - likelihood.mean).mean(axis=-1)
+        likelihood = self.decode(posterior.sample(key))
+        error = x - likelihood.mean[:, None]
+        scaled = jnp.square(error * jnp.exp(-likelihood.log_scale))
+        nats = (0.5 * scaled + likelihood.log_scale).sum(axis=-1)
+        squared = jnp.square(error).mean(axis=-1)
         return Elbo(
             reconstruction=(mask * nats).sum(axis=1),
             kl=divergence.kl,
             squared_error=(mask * squared).sum(axis=1) / mask.sum(axis=1),
             latent=posterior.mean,
-            other=divergence.assignment
-            + (mask * segments.kl().sum(axis=-1)).sum(axis=1)
-            + self.contrast * self._contrast(evidence, inputs),
+            other=divergence.assignment + self.contrast * self._contrast(evidence, inputs),
         )
 
-    def _encode_segments(self, inputs: Inputs) -> tuple[Posterior, Posterior]:
-        """Return each segment's evidence of the track, and its own posterior, [B, S, ...]."""
-        x = inputs.x["segments" if self.sees_segments else "description"]
-        outputs = self.encoder(x.reshape(-1, *x.shape[2:])).reshape(*inputs.mask.shape, -1)
-        evidence, segment = jnp.split(outputs, [2 * self.latent_dim], axis=-1)
-        return Posterior.of(evidence), Posterior.of(segment)
+    def _evidence(self, inputs: Inputs) -> Posterior:
+        """Return each segment's evidence of the track, [B, S, L]."""
+        seen, shape = inputs.x["segments" if self.sees_segments else "whitened"], inputs.mask.shape
+        correction = self.evidence(seen.reshape(-1, *seen.shape[2:])).reshape(*shape, -1)
+        mean, log_variance = jnp.split(correction, 2, axis=-1)
+        return Posterior(inputs.x["whitened"][..., : self.latent_dim] + mean, log_variance)
+
+    def _multiply(self, evidence: Posterior, mask: jax.Array) -> Posterior:
+        """Multiply N(0, diag(between)), where tracks are, with the evidence that there is."""
+        return multiply(evidence, mask, jnp.array(self.between[: self.latent_dim]))
 
     def _contrast(self, evidence: Posterior, inputs: Inputs) -> jax.Array:
         """InfoNCE (van den Oord et al. 2018, equation 4) between two halves of each track, [B].
 
         Of every pair of tracks in the batch, the two halves of the same one must be the closest.
+        A track of one segment has but one half, and takes no part.
         """
         odd = jnp.arange(inputs.mask.shape[1]) % 2
-        halves = [multiply(evidence, inputs.mask * (odd == side)).mean for side in (0, 1)]
-        first, second = (
-            half / (1e-6 + jnp.linalg.norm(half, axis=-1, keepdims=True)) for half in halves
-        )
+        masks = [inputs.mask * (odd == side) for side in (0, 1)]
+        first, second = (_unit(self._multiply(evidence, mask).mean) for mask in masks)
         similarity = first @ second.T / TEMPERATURE
-        is_same = inputs.position[:, None] == inputs.position
-        similarity = jnp.where(is_same & ~jnp.eye(len(first), dtype=bool), -jnp.inf, similarity)
-        there = (
-            -jnp.diag(jax.nn.log_softmax(similarity)),
-            -jnp.diag(jax.nn.log_softmax(similarity.T)),
-        )
-        return (there[0] + there[1]) / 2
+        has_both = jnp.minimum(*(mask.max(axis=1) for mask in masks))
+        is_other = (inputs.position[:, None] != inputs.position) & (has_both > 0)
+        is_rival = is_other | jnp.eye(len(first), dtype=bool)
+        nats = [
+            -jnp.diag(jax.nn.log_softmax(jnp.where(is_rival, found, -jnp.inf)))
+            for found in (similarity, similarity.T)
+        ]
+        return has_both * (nats[0] + nats[1]) / 2
 
 
-class SkipMlp(nn.Module):
-    """A linear map plus an MLP that starts at zero: all that few tracks support, and a start."""
+class Correction(nn.Module):
+    """A network, then a linear map that starts at zero.
+
+    Attributes
+    ----------
+    network
+        Maps what is seen to hidden units.
+    size
+        Of the output.
+    """
+
+    network: nn.Module
+    size: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Map [B, ...] to [B, size]."""
+        return nn.Dense(self.size, kernel_init=nn.initializers.zeros)(self.network(x))
+
+
+class Hidden(nn.Module):
+    """Dense layers with SiLU after each."""
 
     features: Sequence[int]
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Map [B, D] to [B, features[-1]]."""
-        *widths, size = self.features
-        hidden = x
-        for width in widths:
-            hidden = nn.silu(nn.Dense(width)(hidden))
-        correction = nn.Dense(size, use_bias=False, kernel_init=nn.initializers.zeros)
-        return nn.Dense(size)(x) + correction(hidden)
+        for width in self.features:
+            x = nn.silu(nn.Dense(width)(x))
+        return x
 
 
-def multiply(evidence: Posterior, mask: jax.Array) -> Posterior:
-    """Multiply the prior N(0, I) with the evidence of the segments that there are.
+def multiply(evidence: Posterior, mask: jax.Array, variance: jax.Array | float = 1.0) -> Posterior:
+    """Multiply the prior N(0, diag(variance)) with the evidence of the segments that there are.
 
     `evidence` is [B, S, L], `mask` [B, S]; the product is [B, L].
     """
     precision = mask[..., None] * jnp.exp(-evidence.log_variance)
-    total = 1.0 + precision.sum(axis=1)
+    total = 1 / variance + precision.sum(axis=1)
     return Posterior((precision * evidence.mean).sum(axis=1) / total, -jnp.log(total))
 
 
-def build(config: Mapping[str, Any], input_shape: Mapping[str, tuple[int, ...]]) -> TrackVae:
-    """Return the track VAE that a config describes, for segments of the given shapes."""
+def mixing(size: int) -> jax.Array:
+    """Return an orthonormal matrix, [L, L], each row of which is spread over all columns."""
+    return jnp.array(dct(np.eye(size), norm="ortho"), jnp.float32)
+
+
+def build(
+    config: Mapping[str, Any],
+    input_shape: Mapping[str, tuple[int, ...]],
+    between: np.ndarray,
+) -> TrackVae:
+    """Return the track VAE that a config describes, for segments of the given shapes.
+
+    `between` is the tracks' variance along each axis of the whitened descriptions, [D].
+    """
     model, (size,) = config["model"], input_shape["description"]
-    hidden, latent_dim, segment_dim = (
-        model["hidden_dims"],
-        model["latent_dim"],
-        model["segment_dim"],
-    )
-    outputs = 2 * (latent_dim + segment_dim)
+    hidden, latent_dim = tuple(model["hidden_dims"]), min(model["latent_dim"], size)
     sees_segments = model["encoder"] == "conv2d"
+    network: nn.Module = Hidden(hidden)
     if sees_segments:
-        encoder: nn.Module = conv2d.Encoder(
-            tuple(model["channels"]), model["kernel_size"], outputs, model["dtype"]
+        network = conv2d.Encoder(
+            tuple(model["channels"]), model["kernel_size"], hidden[-1], model["dtype"]
         )
-    else:
-        encoder = SkipMlp((*hidden, outputs))
-    decoder = SkipMlp((*reversed(hidden), size))
+    variance = tuple(between.tolist())
     return TrackVae(
-        encoder=encoder,
-        decoder=decoder,
-        prior=priors.build(model),
+        evidence=Correction(network, 2 * latent_dim),
+        decoder=Correction(Hidden(hidden[::-1]), size),
+        prior=priors.build({**model, "latent_dim": latent_dim}, variance=variance[:latent_dim]),
+        between=variance,
         latent_dim=latent_dim,
-        segment_dim=segment_dim,
-        description_dim=size,
         sees_segments=sees_segments,
         contrast=model["contrast"],
     )
+
+
+def _unit(vectors: jax.Array) -> jax.Array:
+    """Divide vectors by their norm; its derivative is finite where one is zero."""
+    return vectors * jax.lax.rsqrt(jnp.square(vectors).sum(axis=-1, keepdims=True) + 1e-12)

@@ -144,6 +144,10 @@ class Vae(nn.Module):
             return Posterior.of(self.encoder(inputs.x, inputs.condition))
         return self._pool(inputs)
 
+    def infer(self, inputs: Inputs) -> Posterior:
+        """Return the posterior as the prior sees it: the same as `encode`."""
+        return self.encode(inputs)
+
     def decode(self, z: jax.Array, condition: jax.Array | None = None) -> Gaussian:
         """Return the likelihood of the features given latents, [B, L]."""
         if condition is not None:

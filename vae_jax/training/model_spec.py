@@ -15,6 +15,7 @@ from vae_jax import models
 from vae_jax.records.reader import Records
 from vae_jax.records.statistics import ArraySpec, Statistics, arrays_from_dict
 from vae_jax.training import track_view, views
+from vae_jax.training.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Description:
     lyrics_weight
         What lyrics count for beside audio, from `config.feature` and, for modalities, from how
         many tracks have either.
+    whitening
+        Of the descriptions of segments, for the track VAE; else None.
     """
 
     config: Mapping[str, Any]
@@ -45,6 +48,7 @@ class Description:
     lyrics: Mapping[str, Any] | None
     num_steps: int
     lyrics_weight: float
+    whitening: Whitening | None = None
 
     @classmethod
     def of(
@@ -59,14 +63,23 @@ class Description:
         """
         classes = tuple(sorted(set(conditions) - {""}))
         views.check(config, records.arrays)
-        statistics = dict(records.statistics)
+        statistics, whitening = dict(records.statistics), None
         if config["model"]["name"] == "track":
-            statistics["description"] = track_view.measure_descriptions(config, records)
+            statistics["description"], whitening = track_view.measure_descriptions(config, records)
         weight = config["feature"]["lyrics_weight"]
         if config["model"]["name"] == "multimodal":
             weight *= rarity(records)
         num_steps = _num_steps(config["train"], len(records))
-        return cls(config, records.arrays, statistics, classes, records.lyrics, num_steps, weight)
+        return cls(
+            config,
+            records.arrays,
+            statistics,
+            classes,
+            records.lyrics,
+            num_steps,
+            weight,
+            whitening,
+        )
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -77,9 +90,10 @@ class Description:
 
     def build(self) -> tuple[nn.Module, views.View | track_view.TrackView]:
         """Return the model, and the view through which it sees stored arrays."""
-        config = self.resolved
-        view = views.build(config, self.arrays, self.statistics, len(self.classes))
-        return models.build(config, view.input_shape), view
+        config, white = self.resolved, self.whitening
+        view = views.build(config, self.arrays, self.statistics, len(self.classes), white)
+        measured = {} if white is None else {"between": white.between}
+        return models.build(config, view.input_shape, **measured), view
 
     def class_numbers(self, conditions: Sequence[str]) -> np.ndarray | None:
         """Return each track's class as a number, [N] int32, -1 where unknown, or None."""
@@ -98,6 +112,7 @@ class Description:
             "lyrics": self.lyrics,
             "num_steps": self.num_steps,
             "lyrics_weight": self.lyrics_weight,
+            "whitening": None if self.whitening is None else self.whitening.to_dict(),
         }
 
     @classmethod
@@ -115,6 +130,7 @@ class Description:
             values["lyrics"],
             values.get("num_steps", config["train"]["num_steps"]),
             values.get("lyrics_weight", config["feature"]["lyrics_weight"]),
+            Whitening.from_dict(values["whitening"]) if values.get("whitening") else None,
         )
 
 

@@ -18,7 +18,7 @@ from flax import linen as nn
 from flax import struct
 
 from vae_jax.models.posterior import Posterior
-from vae_jax.models.vae import Elbo, loss, weighted_mean
+from vae_jax.models.vae import Elbo, Inputs, loss, weighted_mean
 from vae_jax.training import input_pipeline
 from vae_jax.training.array_view import Tracks
 from vae_jax.training.track_view import TrackView
@@ -71,18 +71,23 @@ class Objective:
     free_bits: float
     mixture_start: int = 0
 
-    def encode(self, params: Any, tracks: Tracks) -> Posterior:
-        """Return the posterior of whole tracks."""
+    def infer(self, params: Any, tracks: Tracks) -> Posterior:
+        """Return the posterior of whole tracks, as the prior sees it."""
         inputs = self.view.whole(tracks)
-        return cast(Posterior, self.model.apply({"params": params}, inputs, method="encode"))
+        return cast(Posterior, self.model.apply({"params": params}, inputs, method="infer"))
 
-    def terms(self, params: Any, key: jax.Array, resident: Tracks, batch: Tracks) -> Elbo:
-        """Return the ELBO's terms of a batch: positions [B] in the resident tracks, or tracks."""
+    def terms(
+        self, params: Any, key: jax.Array, resident: Tracks, batch: Tracks
+    ) -> tuple[Elbo, Inputs]:
+        """Return the ELBO's terms of a batch, and what the model saw of it.
+
+        The batch is positions [B] in the resident tracks, or tracks.
+        """
         positions = jnp.maximum(batch["position"], 0)
         tracks = batch | {name: array[positions] for name, array in resident.items()}
         view_key, model_key = jax.random.split(key)
         inputs = self.view.sample(tracks, view_key)
-        return cast(Elbo, self.model.apply({"params": params}, inputs, model_key))
+        return cast(Elbo, self.model.apply({"params": params}, inputs, model_key)), inputs
 
     def metrics(self, terms: Elbo, weight: jax.Array, step: Any = math.inf) -> Metrics:
         """Return the loss and its parts; without a step, beta has its final value."""
@@ -113,7 +118,7 @@ def run_steps(
     """
 
     def compute_loss(params: Any, step: jax.Array, batch: Tracks) -> Any:
-        terms = objective.terms(params, jax.random.fold_in(key, step), resident, batch)
+        terms, _ = objective.terms(params, jax.random.fold_in(key, step), resident, batch)
         metrics = objective.metrics(terms, is_example(batch), step)
         return metrics["loss"], metrics
 
@@ -145,35 +150,42 @@ def average(
 ) -> dict[str, np.ndarray]:
     """Return the metrics of the dispatches from one step to another, averaged over their batches.
 
-    Of several seeds all are [S]. Where all batches were skipped, the averages are NaN.
+    With them, how many batches were skipped. Of several seeds all are [S]. Where all batches were skipped, the averages are NaN.
     """
     totals = {name: np.sum([part[name] for part in sums], axis=0) for name in sums[0]}
     batches = totals.pop(BATCHES)
-    if skipped := end - begin - int(batches.min()):
-        logging.warning("train: skipped %d batches before step %d as not finite", skipped, end)
+    skipped = end - begin - batches
+    if skipped.any():
+        logging.warning(
+            "train: skipped %d batches before step %d as not finite", skipped.max(), end
+        )
     with np.errstate(invalid="ignore"):
-        return {name: total / batches for name, total in totals.items()}
+        return {name: total / batches for name, total in totals.items()} | {"skipped": skipped}
 
 
 def run_evaluation(objective: Objective, resident: Tracks, batches: Tracks, params: Any) -> Metrics:
-    """Return the metrics of padded batches, [M, B, ...], and the number of active units.
+    """Return the metrics of padded batches, [M, B, ...], the number of active units, and what is kept.
 
-    The noise is always the same, so that the losses of different steps and seeds can be compared.
+    What is kept: see `TrackView.kept`. The noise is always the same, so that the losses of different steps and seeds can be compared.
     """
     key = jax.random.key(0)
 
-    def batch_terms(inputs: tuple[jax.Array, Tracks]) -> Elbo:
-        i, batch = inputs
-        return objective.terms(params, jax.random.fold_in(key, i), resident, batch)
+    def batch_terms(numbered: tuple[jax.Array, Tracks]) -> tuple[Elbo, Metrics]:
+        i, batch = numbered
+        terms, inputs = objective.terms(params, jax.random.fold_in(key, i), resident, batch)
+        return terms, objective.view.kept(inputs, terms.latent)
 
     weight = is_example(batches)
     stacked = jax.lax.map(batch_terms, (jnp.arange(len(weight)), batches))
-    terms = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), stacked)
+    terms, squares = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), stacked)
     weight = weight.reshape(-1)
     deviation = terms.latent - weighted_mean(terms.latent, weight)
     variance = weighted_mean(jnp.square(deviation), weight)
     active = (variance > ACTIVE_VARIANCE).sum().astype(jnp.float32)
-    return objective.metrics(terms, weight) | {"active_units": active}
+    kept = {}
+    for name, (lost, total) in ((name, (weight @ pairs).T) for name, pairs in squares.items()):
+        kept[name] = jnp.where(total > 0, 1 - lost / jnp.where(total > 0, total, 1), 1.0)
+    return objective.metrics(terms, weight) | {"active_units": active} | kept
 
 
 def is_example(batch: Tracks) -> jax.Array:

@@ -10,14 +10,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.fft import dct
 
 from vae_jax.models.vae import Inputs
 from vae_jax.records.reader import Records
 from vae_jax.records.statistics import Statistics
+from vae_jax.training import input_pipeline, whitening
 from vae_jax.training.array_view import ArrayView, Tracks, scaling
+from vae_jax.training.whitening import Whitening
 
 PHASES = 8  # where the grid of a track's segments may begin in training, within one segment
+COVARIED = 10  # bands, or cepstral coefficients of more bands, whose covariance describes a segment
 OCTAVES = 5  # of modulation that describe a segment; at 43 frames per s, down to 0.7 Hz
+MFCC_BANDS = 40  # at most; what has more is a spectrum
+NUM_FIRST = 8  # principal components of the tracks' means, of which variance kept is told apart
+NOISE = 1e-2  # added to the variances of standardised bands, whose covariance it bounds
 SILENCE = 1e-3  # added to the energies of standardised bands, whose logarithm it bounds
 
 
@@ -31,6 +38,8 @@ class TrackView:
         How the stored frames are seen.
     mean, scale
         Of the descriptions, [D], for standardising them.
+    whitening
+        Of the standardised descriptions.
     num_segments
         S, segments of each track in training; all there are at export.
     noise
@@ -44,6 +53,7 @@ class TrackView:
     frames: ArrayView
     mean: np.ndarray
     scale: np.ndarray
+    whitening: Whitening
     num_segments: int
     noise: float
     needs_segments: bool
@@ -72,7 +82,7 @@ class TrackView:
         else:
             offset = jax.random.normal(noise_key, (len(num_frames), 2, len(self.mean)))
             inputs.x["description"] += self.noise * _by_half(offset, chosen.shape[1])
-        return inputs
+        return self._whitened(inputs)
 
     def whole(self, tracks: Tracks) -> Inputs:
         """Return all segments of each track, side by side."""
@@ -80,7 +90,7 @@ class TrackView:
         number = jnp.broadcast_to(jnp.arange(most), (len(num_frames), most))
         phase = jnp.zeros_like(num_frames)
         mask = number < self.frames.count(num_frames, phase)[:, None]
-        return self._inputs(tracks, phase, number, mask)
+        return self._whitened(self._inputs(tracks, phase, number, mask))
 
     def precompute(self, tracks: Mapping[str, Any]) -> Mapping[str, Any]:
         """Replace the frames of tracks by the descriptions of all segments that may be chosen.
@@ -100,6 +110,25 @@ class TrackView:
         descriptions = jax.jit(lambda pairs: jax.lax.map(one, pairs))(pairs)
         others = {name: array for name, array in tracks.items() if name != "features"}
         return others | {"descriptions": np.asarray(descriptions)}
+
+    def kept(self, inputs: Inputs, latent: jax.Array) -> dict[str, jax.Array]:
+        """Return what of the tracks' mean descriptions a linear map of their latents loses.
+
+        The map inverts the whitening: for it, latents are the first L whitened columns, which the
+        decoder corrects. What is lost, and what there was, are sums of squares by track, [n, 2]:
+        `variance_kept` is of all columns, `variance_kept_first` of the first principal components.
+        """
+        mask = inputs.mask / inputs.mask.sum(axis=1, keepdims=True)
+        mean = jnp.einsum("ns,nsd->nd", mask, inputs.x["description"])
+        lost = mean - latent @ self.whitening.inverse[: latent.shape[1]]
+        first = self.whitening.principal_axes(NUM_FIRST)
+        return {
+            name: jnp.stack([jnp.square(x @ axes).sum(axis=1) for x in (lost, mean)], axis=1)
+            for name, axes in (
+                ("variance_kept", np.eye(len(first), dtype=np.float32)),
+                ("variance_kept_first", first),
+            )
+        }
 
     @property
     def _phases(self) -> int:
@@ -128,6 +157,12 @@ class TrackView:
         x = {"segments": segments, "description": self._describe(segments)}
         return Inputs(x, weight, position=position)
 
+    def _whitened(self, inputs: Inputs) -> Inputs:
+        """Add the descriptions in units of what varies within tracks, [n, S, D]."""
+        return inputs.replace(
+            x=inputs.x | {"whitened": inputs.x["description"] @ self.whitening.matrix}
+        )
+
     def _segments(
         self, frames: jax.Array, num_frames: jax.Array, phase: jax.Array, number: jax.Array
     ) -> jax.Array:
@@ -139,11 +174,14 @@ class TrackView:
 
 
 def describe(segments: jax.Array) -> jax.Array:
-    """Describe segments by their mean and modulation per band, [..., T, F] -> [..., (1 + O) F].
+    """Describe segments, [..., T, F] -> [..., D], by what a band is, how it changes, what with.
 
-    Modulation is the log energy of the Haar wavelets of each of O octaves, from half the frame
-    rate downwards: how much a band changes, from roughness and rhythm to slow swells (modulation
-    energies tell genres apart: McKinney and Breebaart 2003). T gives fewer octaves if it is short.
+    These are the bands' means; their modulation, the log energy of the Haar wavelets of each of O
+    octaves, from half the frame rate downwards: how much a band changes, from roughness and rhythm
+    to slow swells (modulation energies tell genres apart: McKinney and Breebaart 2003); and what
+    changes with what, their covariance (which tells artists apart: Mandel and Ellis 2005). Its
+    matrix logarithm (Arsigny et al. 2006) lies in a vector space; of that, what is off the
+    diagonal. T gives fewer octaves if it is short, and of one frame the mean alone.
     """
     parts, smooth = [segments.mean(axis=-2)], segments
     for _ in range(min(OCTAVES, segments.shape[-2].bit_length() - 1)):
@@ -152,7 +190,27 @@ def describe(segments: jax.Array) -> jax.Array:
         energy = 0.5 * jnp.square(first - second).mean(axis=-2)
         parts.append(0.5 * jnp.log(energy + SILENCE))
         smooth = (first + second) / 2
+    if segments.shape[-2] > 1:
+        parts.append(_log_covariance(segments))
     return jnp.concatenate(parts, axis=-1)
+
+
+def _log_covariance(segments: jax.Array) -> jax.Array:
+    """Return the upper triangle of the bands' log covariance, [..., T, F] -> [..., C (C - 1) / 2].
+
+    C is the number of bands, or of cepstral coefficients where there are more than `COVARIED`.
+    """
+    bands = segments.shape[-1]
+    size = min(bands, COVARIED)
+    if bands > MFCC_BANDS:
+        segments = segments @ jnp.array(dct(np.eye(bands), norm="ortho")[:, :size], jnp.float32)
+    deviation = segments[..., :size] - segments[..., :size].mean(axis=-2, keepdims=True)
+    covariance = jnp.einsum("...ti,...tj->...ij", deviation, deviation) / segments.shape[-2]
+    values, axes = jnp.linalg.eigh(covariance + NOISE * jnp.eye(size))
+    logarithm = jnp.einsum(
+        "...ik,...k,...jk->...ij", axes, jnp.log(jnp.maximum(values, NOISE)), axes
+    )
+    return logarithm[..., *np.triu_indices(size, 1)]
 
 
 def augment(segments: jax.Array, strength: float, key: jax.Array) -> jax.Array:
@@ -187,16 +245,38 @@ def _outside_block(key: jax.Array, shape: tuple[int, int], size: int) -> jax.Arr
 
 def measure_descriptions(
     config: Mapping[str, Any], records: Records, max_tracks: int = 1000
-) -> Statistics:
-    """Measure the descriptions of segments, of as many tracks, evenly spaced."""
+) -> tuple[Statistics, Whitening]:
+    """Measure the descriptions of segments, of as many tracks, evenly spaced.
+
+    What is held out for validation counts in the statistics, but not in the whitening.
+    """
+    measured = np.linspace(0, len(records) - 1, min(len(records), max_tracks)).astype(int)
+    parts = _describe_tracks(records, measured, config["model"]["segment_frames"])
+    statistics = Statistics.of(np.concatenate(parts))
+    _, held_out = input_pipeline.split(records.ids, config["train"]["validation_fraction"])
+    is_seen = ~np.isin(measured, held_out)
+    if not is_seen.any():
+        is_seen[:] = True
+    seen = [part for part, one in zip(parts, is_seen, strict=True) if one]
+    track = np.repeat(np.arange(len(seen)), [len(part) for part in seen])
+    standardised = (np.concatenate(seen) - statistics.mean) / statistics.std
+    return statistics, whitening.measure(standardised, track)
+
+
+def _describe_tracks(
+    records: Records, positions: np.ndarray, segment_frames: int
+) -> list[np.ndarray]:
+    """Return the descriptions of each track's segments, [S, D] each."""
     spec = records.arrays["features"]
-    size, window = spec.segment_rows(config["model"]["segment_frames"]), spec.window
+    size, window = spec.segment_rows(segment_frames), spec.window
     mean, scale = scaling(records.statistics["features"])
-    describe_one, parts = jax.jit(describe), []  # one shape, whatever the tracks' lengths
-    for position in np.linspace(0, len(records) - 1, min(len(records), max_tracks)).astype(int):
+    describe_one, tracks = jax.jit(describe), []  # one shape, whatever the tracks' lengths
+    for position in positions:
         (frames,) = records.load([position])["features"]
+        parts = []
         for part in np.split(frames, range(window, len(frames), window) if window else []):
             part = np.resize(part, (max(len(part) // size, 1) * size, part.shape[1]))
             segments = (part.reshape(-1, size, part.shape[1]).astype(np.float32) - mean) * scale
             parts += [np.asarray(describe_one(segment)) for segment in segments]
-    return Statistics.of(np.stack(parts))
+        tracks.append(np.stack(parts))
+    return tracks

@@ -41,6 +41,8 @@ from vae_jax.training.objective import (
     run_steps,
 )
 
+MAX_SKIPPED = 0.05  # of a run's batches, under `skip_nonfinite`
+
 
 @dataclass(frozen=True)
 class Program:
@@ -91,7 +93,7 @@ def _train(
     if step:
         logging.info("train: resuming at step %d in %s", step, directory)
     patience = settings["patience"] or math.inf
-    finished = step >= settings["num_steps"] or history.stale >= patience
+    finished, skipped = step >= settings["num_steps"] or history.stale >= patience, 0.0
     stopping = processes.any_says(bool(stop_asked))
     with (
         Progress("train", settings["num_steps"], "steps", step) as progress,
@@ -108,6 +110,8 @@ def _train(
             history.log(step, metrics)
             progress.update(step, f"loss {metrics['train/loss']:.4g}")
             check_finite((metrics["train/loss"], metrics["train/grad_norm"]), step, checkpoints)
+            skipped += metrics["train/skipped"]
+            check_skipped(skipped, settings["num_steps"], checkpoints)
             finished = step == settings["num_steps"]
             stopping = processes.any_says(bool(stop_asked))
             metrics = {BEST_METRIC: math.inf}  # a stop is in a hurry: it does not evaluate
@@ -180,7 +184,7 @@ def prepare(source: Source, description: Description) -> Program:
     def start_mixture(state: TrainState) -> TrainState:
         with jax.transfer_guard("allow"):
             params = jax.device_get(state.params)
-            params = mixture.initialise(objective.encode, params, source, training, seeds)
+            params = mixture.initialise(objective.infer, params, source, training, seeds)
         return state.replace(params=devices.place_seeds(mesh, params))
 
     return Program(
@@ -213,6 +217,21 @@ def check_finite(values: Sequence[float], step: int, checkpoints: Checkpoints) -
     raise UserError(
         f"the loss is {said} at step {step}: lower config.train.learning_rate, or skip such "
         f"batches by config.train.skip_nonfinite ({last or 'there is no checkpoint yet'})."
+    )
+
+
+def check_skipped(skipped: float, num_steps: int, checkpoints: Checkpoints) -> None:
+    """Stop a run that skipped more than `MAX_SKIPPED` of all its batches: it learns from the rest.
+
+    `skipped` is how many there were so far, averaged over the seeds.
+    """
+    if skipped <= MAX_SKIPPED * num_steps:
+        return
+    checkpoints.close()
+    raise UserError(
+        f"train: {skipped:.0f} batches of {num_steps} were skipped as not finite, and at most "
+        f"{MAX_SKIPPED:.0%} may be: lower config.train.learning_rate, and look for tracks whose "
+        "features are huge or not finite."
     )
 
 

@@ -19,6 +19,7 @@ from vae_jax.models.vae import Inputs
 from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.training.array_view import ArrayView, Tracks, scaling
 from vae_jax.training.track_view import TrackView
+from vae_jax.training.whitening import Whitening
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,10 @@ class View:
     def precompute(self, tracks: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return tracks as they are: to cut and standardise them costs little."""
         return tracks
+
+    def kept(self, inputs: Inputs, latent: jax.Array) -> dict[str, jax.Array]:
+        """Return nothing: see `TrackView.kept`."""
+        return {}
 
     def _inputs(self, tracks: Tracks, x: dict[str, jax.Array], masks: dict[str, Any]) -> Inputs:
         condition = None
@@ -133,8 +138,11 @@ def build(
     arrays: Mapping[str, ArraySpec],
     statistics: Mapping[str, Statistics],
     num_classes: int,
+    whitening: Whitening | None = None,
 ) -> View | TrackView:
     """Return the view of stored arrays that `config.model` needs.
+
+    `whitening` is that of descriptions, for the track VAE.
 
     Raises
     ------
@@ -153,10 +161,11 @@ def build(
         )
         for name, spec in stored.items()
     }
-    if model["name"] == "track":
+    if whitening is not None:
         return TrackView(
             views["features"],
             *scaling(statistics["description"]),
+            whitening=whitening,
             num_segments=model["num_segments"],
             noise=model["input_noise"],
             needs_segments=model["encoder"] == "conv2d",
