@@ -150,7 +150,8 @@ def average(
 ) -> dict[str, np.ndarray]:
     """Return the metrics of the dispatches from one step to another, averaged over their batches.
 
-    With them, how many batches were skipped. Of several seeds all are [S]. Where all batches were skipped, the averages are NaN.
+    With them comes how many batches were skipped. Of several seeds all are [S]. Where all batches
+    were skipped, the averages are NaN.
     """
     totals = {name: np.sum([part[name] for part in sums], axis=0) for name in sums[0]}
     batches = totals.pop(BATCHES)
@@ -164,9 +165,10 @@ def average(
 
 
 def run_evaluation(objective: Objective, resident: Tracks, batches: Tracks, params: Any) -> Metrics:
-    """Return the metrics of padded batches, [M, B, ...], the number of active units, and what is kept.
+    """Return the metrics of padded batches, [M, B, ...], and the number of active units.
 
-    What is kept: see `TrackView.kept`. The noise is always the same, so that the losses of different steps and seeds can be compared.
+    With them comes what share of the tracks' variance latents keep (see `TrackView.kept`). The
+    noise is always the same, so that the losses of different steps and seeds can be compared.
     """
     key = jax.random.key(0)
 
