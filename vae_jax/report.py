@@ -1,6 +1,7 @@
 """What a run says at its end: what was found, typical tracks, every score, and where it all is."""
 
 import heapq
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ def report(run: Run) -> str:
         rows = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
         parts += ["\n".join([*_found(run, scores.summarise(rows)), *_clusters(run)])]
         parts += [compare.table(rows)]
+    parts += _kept(run)
     parts += _pictures(run)
     parts.append("\n".join(["Written or up to date:", *_written(run)]))
     return "\n\n".join(parts)
@@ -75,6 +77,21 @@ def _judge(
         f"{verdict} {title}: {metric} {own:.2f}, {title} {own - difference.mean:.2f}, "
         f"difference {difference.mean:+.2f}{interval}."
     )
+
+
+def _kept(run: Run) -> list[str]:
+    """Say what the latents of a track VAE keep, at the best evaluation of its training."""
+    from vae_jax.training import history  # jax: `--help` does not wait for it
+
+    written = history.read(run.outdir / TRAIN_METRICS)
+    lines = [line for line in written if line.get("eval/variance_kept") is not None]
+    if not lines:
+        return []
+    best = min(lines, key=lambda line: line.get("eval/loss") or math.inf)
+    return [
+        f"Track latents keep {best['eval/variance_kept']:.0%} of how held-out tracks' descriptions "
+        f"differ, {best['eval/variance_kept_first']:.0%} along their first principal components."
+    ]
 
 
 def _clusters(run: Run) -> list[str]:

@@ -403,8 +403,9 @@ class OneUnusable(StubRecords):
 
 @pytest.mark.parametrize(("num_seeds", "resident_gib"), [(1, 1.0), (2, 0.0)])
 def test_batches_that_are_not_finite_are_skipped_where_that_is_configured(
-    tmp_path, caplog, num_seeds, resident_gib
+    tmp_path, caplog, monkeypatch, num_seeds, resident_gib
 ):
+    monkeypatch.setattr(train, "MAX_SKIPPED", 0.5)  # one track in 54 is in every third batch
     records = OneUnusable()
     for skips in (False, True):
         config = settings(skip_nonfinite=skips, resident_gib=resident_gib)
@@ -416,6 +417,14 @@ def test_batches_that_are_not_finite_are_skipped_where_that_is_configured(
     lines = history.read(tmp_path / "True" / history.FILE)
     assert lines[-1]["eval/squared_error"] < 0.3  # of a variance of 1
     assert all(line.get("train/loss", 0) is not None for line in lines)
+    assert sum(line.get("train/skipped", 0) for line in lines) > 10
+
+
+def test_a_run_that_skips_more_than_a_few_of_its_batches_ends(tmp_path):
+    records = OneUnusable()
+    description = Description.of(settings(skip_nonfinite=True), records, [])
+    with pytest.raises(UserError, match="were skipped as not finite, and at most 5% may be"):
+        train.train(Source(records), description, tmp_path)
 
 
 def test_training_stops_early_when_evaluation_has_stalled(tmp_path):

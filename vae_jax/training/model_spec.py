@@ -70,8 +70,16 @@ class Description:
         if config["model"]["name"] == "multimodal":
             weight *= rarity(records)
         num_steps = _num_steps(config["train"], len(records))
-        described = config, records.arrays, statistics, classes, records.lyrics
-        return cls(*described, num_steps, weight, whitening)
+        return cls(
+            config,
+            records.arrays,
+            statistics,
+            classes,
+            records.lyrics,
+            num_steps,
+            weight,
+            whitening,
+        )
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -82,12 +90,10 @@ class Description:
 
     def build(self) -> tuple[nn.Module, views.View | track_view.TrackView]:
         """Return the model, and the view through which it sees stored arrays."""
-        config, classes, white = self.resolved, len(self.classes), self.whitening
-        if white is None:
-            view = views.build(config, self.arrays, self.statistics, classes)
-            return models.build(config, view.input_shape), view
-        view = views.build(config, self.arrays, self.statistics, classes, white)
-        return models.build(config, view.input_shape, between=white.between), view
+        config, white = self.resolved, self.whitening
+        view = views.build(config, self.arrays, self.statistics, len(self.classes), white)
+        measured = {} if white is None else {"between": white.between}
+        return models.build(config, view.input_shape, **measured), view
 
     def class_numbers(self, conditions: Sequence[str]) -> np.ndarray | None:
         """Return each track's class as a number, [N] int32, -1 where unknown, or None."""

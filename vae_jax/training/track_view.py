@@ -181,7 +181,7 @@ def describe(segments: jax.Array) -> jax.Array:
     to slow swells (modulation energies tell genres apart: McKinney and Breebaart 2003); and what
     changes with what, their covariance (which tells artists apart: Mandel and Ellis 2005). Its
     matrix logarithm (Arsigny et al. 2006) lies in a vector space; of that, what is off the
-    diagonal. T gives fewer octaves if it is short, and the segment itself if it is 1.
+    diagonal. T gives fewer octaves if it is short, and of one frame the mean alone.
     """
     parts, smooth = [segments.mean(axis=-2)], segments
     for _ in range(min(OCTAVES, segments.shape[-2].bit_length() - 1)):
@@ -250,25 +250,33 @@ def measure_descriptions(
 
     What is held out for validation counts in the statistics, but not in the whitening.
     """
-    spec = records.arrays["features"]
-    size, window = spec.segment_rows(config["model"]["segment_frames"]), spec.window
-    mean, scale = scaling(records.statistics["features"])
-    describe_one, parts = jax.jit(describe), []  # one shape, whatever the tracks' lengths
     measured = np.linspace(0, len(records) - 1, min(len(records), max_tracks)).astype(int)
-    for position in measured:
-        (frames,) = records.load([position])["features"]
-        segments = np.concatenate(
-            [
-                np.resize(part, (max(len(part) // size, 1) * size, part.shape[1]))
-                for part in np.split(frames, range(window, len(frames), window) if window else [])
-            ]
-        ).reshape(-1, size, frames.shape[1])
-        segments = (segments.astype(np.float32) - mean) * scale
-        parts.append(np.stack([np.asarray(describe_one(segment)) for segment in segments]))
+    parts = _describe_tracks(records, measured, config["model"]["segment_frames"])
     statistics = Statistics.of(np.concatenate(parts))
     _, held_out = input_pipeline.split(records.ids, config["train"]["validation_fraction"])
     is_seen = ~np.isin(measured, held_out)
-    training = [part for part, seen in zip(parts, is_seen, strict=True) if seen]
-    track = np.repeat(np.arange(len(training)), [len(part) for part in training])
-    standardised = (np.concatenate(training) - statistics.mean) / statistics.std
+    if not is_seen.any():
+        is_seen[:] = True
+    seen = [part for part, one in zip(parts, is_seen, strict=True) if one]
+    track = np.repeat(np.arange(len(seen)), [len(part) for part in seen])
+    standardised = (np.concatenate(seen) - statistics.mean) / statistics.std
     return statistics, whitening.measure(standardised, track)
+
+
+def _describe_tracks(
+    records: Records, positions: np.ndarray, segment_frames: int
+) -> list[np.ndarray]:
+    """Return the descriptions of each track's segments, [S, D] each."""
+    spec = records.arrays["features"]
+    size, window = spec.segment_rows(segment_frames), spec.window
+    mean, scale = scaling(records.statistics["features"])
+    describe_one, tracks = jax.jit(describe), []  # one shape, whatever the tracks' lengths
+    for position in positions:
+        (frames,) = records.load([position])["features"]
+        parts = []
+        for part in np.split(frames, range(window, len(frames), window) if window else []):
+            part = np.resize(part, (max(len(part) // size, 1) * size, part.shape[1]))
+            segments = (part.reshape(-1, size, part.shape[1]).astype(np.float32) - mean) * scale
+            parts += [np.asarray(describe_one(segment)) for segment in segments]
+        tracks.append(np.stack(parts))
+    return tracks
