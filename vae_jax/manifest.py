@@ -20,7 +20,7 @@ from vae_jax.storage.urls import Location
 
 MAX_FIELD = 64 * 2**20  # characters; the csv module's own limit would refuse long lyrics
 MAX_ID = 1000  # characters; every array of ids takes the longest id's memory for each
-MAX_SHARED = 10_000  # values of a column that its rows share; with more, most are of one row
+MAX_SHARED = 10_000  # values that rows share; a column with more has mostly unique ones
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 
 
@@ -52,7 +52,7 @@ class Track:
 class Manifest(Sequence[Track]):
     """The tracks of one `metadata.csv`, in file order.
 
-    They are held column by column, and a `Track` is made when it is asked for: a million of them
+    The columns are held in memory, and a `Track` is made when it is asked for: a million of them
     would take a gigabyte, and a look at the disk each. A slice is a manifest too.
 
     Attributes
@@ -60,10 +60,10 @@ class Manifest(Sequence[Track]):
     path
         The file; audio is looked for beside it.
     ids
-        Of all tracks.
+        The ids of all tracks.
     columns
-        The cells of each other column, by name: of `audio_path` as they are written there, of
-        `lyrics` in full, of all others stripped.
+        The cells of each other column, by name. Those of `audio_path` are as written in the file,
+        those of `lyrics` are whole, and all others are stripped.
     """
 
     path: Location
@@ -213,7 +213,7 @@ def _cells(
 
 
 def _keeper(name: str) -> Callable[[str], str]:
-    """Return what makes of a column's cell what is kept of it."""
+    """Return the function from a column's cell to what is kept of it."""
     if name == "lyrics":
         return str
     if name in ("id", "audio_path"):
