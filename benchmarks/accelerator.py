@@ -94,7 +94,7 @@ def measure(sizes: Sizes, profile: Path | None = None) -> Iterator[Line]:
 
 
 def seconds_of(run: Callable[[], Any], repeats: int) -> float:
-    """Return the median time of what returns arrays on the device, after one warm-up."""
+    """Return the median time of a function that returns device arrays, after one warm-up."""
     times = []
     for _ in range(repeats + 1):
         started = time.perf_counter()

@@ -85,7 +85,7 @@ def _extraction(folder: Path, paths: Sequence[Path], feature: str, sizes: Sizes)
 
 
 def _long_tracks(folder: Path, sizes: Sizes) -> Line:
-    """Measure the memory that tracks take of which only a window is read."""
+    """Measure the memory for tracks from which only a window is read."""
     (path,) = write_audio(folder / "long", "flac", 1, sizes.long_seconds)
     chunks = [[path]] * num_cores()
     arguments = (folder / "records-long", chunks, "mfcc", sizes.seconds)

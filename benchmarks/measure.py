@@ -36,11 +36,11 @@ class Task:
         A function of a module, called in the task's process, that returns what is timed: a
         function, which is called once to warm up and then once per repeat.
     arguments
-        Of `make`.
+        The arguments of `make`.
     cores
-        The process may use so many; None for all.
+        How many cores the process may use; None for all.
     threads
-        Of BLAS, OpenMP and XLA, each; None for as many as cores.
+        The threads of BLAS, OpenMP and XLA, each; None for as many as cores.
     """
 
     make: Callable[..., Callable[[], Any]]
@@ -56,7 +56,7 @@ class Timing:
     Attributes
     ----------
     seconds
-        Of each repeat.
+        The time of each repeat.
     memory
         Peak of the process and its children while the task ran, MiB.
     results
@@ -88,7 +88,7 @@ class Line:
     ours
         Our rate, or our time where the unit is s.
     unit
-        Of `ours`, `peer` and `bound`.
+        The unit of `ours`, `peer` and `bound`.
     peer, peer_name
         What a peer reaches at the same.
     ratio
@@ -98,7 +98,7 @@ class Line:
     memory
         Our peak, MiB.
     goals
-        Of `ours`, `ratio`, `fraction` (at least; a time at most) and `memory` (at most).
+        Limits of `ours`, `ratio`, `fraction` (at least; a time at most) and `memory` (at most).
     """
 
     what: str
@@ -151,8 +151,8 @@ COLUMNS = ("what", "ours", "peer", "ratio", "bound", "of bound", "peak memory", 
 def race(tasks: Mapping[str, Task], repeats: int) -> dict[str, Timing]:
     """Time tasks one after the other, again and again: A B A B.
 
-    While one runs the others wait, in processes of their own: neither their threads nor their
-    memory are in the way.
+    While one runs the others wait, in processes of their own, so that neither their threads nor
+    their memory are in the way.
     """
     timings = {name: Timing() for name in tasks}
     with contextlib.ExitStack() as stack:

@@ -3,10 +3,10 @@
 python -m benchmarks.derive half_lyrics ... --outdir=DIR
 python -m benchmarks.modalities --manifest=DIR/metadata.csv --outdir=DIR/results [--seeds=10]
 
-Each is clustered by k-means into as many clusters as there are languages, and as many as there are
-genres; scored are the tracks that it has and that have the label. "PCA" of both is that of each,
-with the missing filled in and the balance made as in the VAE's latents (`linear`); of both, fused,
-that of all columns side by side.
+Each is clustered by k-means into as many clusters as there are languages, and into as many as there
+are genres. Only tracks that it has and that have the label are scored. "PCA" of both modalities
+puts the PCA of each side by side, completed and balanced like the VAE's latents (`linear`). "PCA"
+of both, fused, is that of all columns together.
 """
 
 import argparse

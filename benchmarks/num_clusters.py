@@ -19,8 +19,8 @@ from vae_jax.clustering import num_clusters
 
 DIMENSIONS = (16, 60)
 KS = (3, 6, 10)
-SPLITS = 2  # of prediction strength
-STRENGTH = 0.8  # that it must reach (Tibshirani and Walther 2005)
+SPLITS = 2  # of the points, for prediction strength
+STRENGTH = 0.8  # what prediction strength must reach (Tibshirani and Walther 2005)
 # The mean distance between centres, in standard deviations of a cluster.
 DISTANCES = {"apart": 6, "overlapping": 4, "unequal sizes": 6, "unequal shapes": 6}
 

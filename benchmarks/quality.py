@@ -3,14 +3,14 @@
 python -m benchmarks.quality --manifest=PATH/metadata.csv [--manifest=...] --label=genre
     --outdir=DIR [--seeds=10]
 
-Every method is clustered by k-means into as many clusters as there are labels, once per seed; a
-model is trained anew with each seed, all of them side by side. Nothing is chosen by
-label but the reference, the best of raw features, PCA and PLDA, which makes the comparison harder.
-Where there are artists, the tracks nearest to each are searched for those by the same one.
+Every method is clustered by k-means into as many clusters as there are labels, once per seed. A
+model is trained anew with each seed, all of them side by side. The reference alone is chosen by
+label: it is the best of raw features, PCA and PLDA, which makes the comparison harder. If there are
+artists, each track's neighbours are searched for tracks by the same artist.
 
-Writes `quality.csv` (a row per method and seed), `quality.md` and `quality.png`. What is trained
-stays in the folder: a run that was stopped continues, and a second one only scores. Several
-collections each have a folder in it, named like theirs.
+Writes `quality.csv` (a row per method and seed), `quality.md` and `quality.png`. Trained models
+stay in the folder: a run that was stopped continues, and a second one only scores. With several
+collections, each has a folder in it, named like its own.
 """
 
 import argparse
@@ -120,8 +120,8 @@ def bootstrap(
     """Return the 95% interval of each method's difference to the reference, by metric.
 
     Each of `DRAWS` draws takes tracks with replacement, the same for all methods, and averages
-    the difference over the seeds (Efron and Tibshirani 1993, section 13.3): the intervals say how
-    far other tracks from the same source would move it.
+    the difference over the seeds (Efron and Tibshirani 1993, section 13.3). The interval says how
+    much other tracks from the same source would change the difference.
 
     Parameters
     ----------

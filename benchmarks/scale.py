@@ -3,9 +3,9 @@
 python -m benchmarks.scale --tracks=100000,1000000 [--streamed] [--outdir=DIR] [--out=FILE]
 
 Feature vectors are written without audio; then the main job's own command trains for one epoch,
-embeds, clusters and draws. In memory are the manifest, ids, and features and latents, unless these
-are streamed (--config.train.resident_gib=0, --config.embed.format=sharded). Counted too are the
-pages of records that the kernel has mapped, and takes back when it needs them.
+embeds, clusters and draws. The manifest and ids are in memory, and so are features and latents
+unless they are streamed (--config.train.resident_gib=0, --config.embed.format=sharded). The memory
+counts the pages of records that the kernel has mapped, and takes back when it needs them.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 python -m benchmarks.run scaling      writes benchmarks/scaling.md
 
-Each stage of the main job is run at two sizes on this machine; the slope is its cost per track, the
-rest its start. From these, and from the assumptions below, follow the plans: nothing in them was
+Each stage of the main job is run at two sizes on this machine: the slope is its cost per track, and
+the rest its start. The plans follow from these and from the assumptions below. Nothing in them was
 run at that size.
 """
 
@@ -48,11 +48,11 @@ class Sizes:
     audio, tracks
         The two sizes at which extraction, and all after it, are timed.
     files
-        Different audio files.
+        The number of different audio files.
     seconds
-        Of each.
+        The length of each.
     steps
-        Of the training by several processes.
+        The steps of the training by several processes.
     """
 
     audio: tuple[int, int] = (64, 512)
@@ -68,7 +68,7 @@ TINY = Sizes((2, 4), (20, 40), files=2, seconds=1.0, steps=4, processes=(1, 2))
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage takes of a machine.
+    """What a stage costs on one machine.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class Share:
 def plan(
     costs: Sequence[Cost], num_parameters: int, tracks: int, machines: int, cores: int
 ) -> list[Share]:
-    """Return what each stage takes of `machines` with so many cores."""
+    """Return what each stage takes on `machines` with so many cores."""
     shares: list[Share] = []
     for cost in costs:
         count = machines if cost.is_shared else 1
@@ -154,7 +154,7 @@ def report(sizes: Sizes) -> str:
             "Written by `python -m benchmarks.run scaling`. The costs are measured, the plans are "
             "computed from them: nothing was run at the larger sizes.",
             f"{machine()}.",
-            "## Cost of each stage\n\nOf this machine with all its cores: 30-s mp3 to MFCC, then "
+            "## Cost of each stage\n\nOn this machine with all its cores: 30-s mp3 to MFCC, then "
             "the MLP VAE, with features streamed from the disk and latents in shards.",
             _table(("stage", "start, s", "per track, ms", "shared by machines"), _costs(costs)),
             "## Communication\n\nA training step all-reduces the gradients, 4 bytes a parameter, "

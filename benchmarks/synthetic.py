@@ -31,7 +31,7 @@ def write_records(
     Parameters
     ----------
     feature
-        `config.feature` as a plain dict, of an audio feature; its `shard_size` counts.
+        `config.feature` as a plain dict, for an audio feature; its `shard_size` is used.
     num_frames
         T, frames of every track, for features that are stored as frames.
     """

@@ -142,7 +142,7 @@ def _conv2d(setting: Setting, sizes: Sizes) -> Iterator[Line]:
 
 
 def _reconstruction(setting: Setting, sizes: Sizes) -> Iterator[Line]:
-    """Compare what is reconstructed after equal time, of held-out segments."""
+    """Compare the reconstructions of held-out segments after equal training time."""
     arguments = (setting, sizes.seconds)
     tasks = {"vae_jax": Task(our_error, arguments)}
     if has("torch"):

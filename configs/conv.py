@@ -1,6 +1,6 @@
 """A conv2d VAE on segments of log-mel spectrograms, pooled per track.
 
-python -m vae_jax.main --config=configs/conv.py --config.manifest=PATH/metadata.csv
+vae-jax run --config=conv --config.manifest=PATH/metadata.csv
 
 About three minutes of training on two idle cores, for 100 tracks of 30 s.
 

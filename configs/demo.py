@@ -1,6 +1,6 @@
 """The main job on a small synthetic collection, in about a minute on a laptop.
 
-./launch/demo.sh, or: python -m vae_jax.demo && python -m vae_jax.main --config=configs/demo.py
+./launch/demo.sh, or: vae-jax demo && vae-jax run --config=demo
 """
 
 from ml_collections import ConfigDict

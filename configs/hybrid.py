@@ -1,12 +1,12 @@
 """Audio and lyrics of the same tracks, either of which may be missing.
 
-python -m vae_jax.main --config=configs/hybrid.py --config.manifest=PATH/metadata.csv
+vae-jax run --config=hybrid --config.manifest=PATH/metadata.csv
 
-The default is a multimodal VAE: latents for each modality, and a mixture as their common prior,
-from which tracks that lack a modality take what their likeliest component has. Distances are in
-units of what varies within components, the same for both modalities. Variants:
-    --config=configs/hybrid.py:fused       early fusion into one vector, for the MLP VAE
-    --config=configs/hybrid.py:logmelspec  a conv2d encoder of log-mel segments for the audio
+The default is a multimodal VAE: each modality has latents of its own, and a mixture is their common
+prior. A track that lacks a modality takes what its likeliest component has. Distances are in units
+of the variation within components, the same for both modalities. Variants:
+    --config=hybrid:fused       early fusion into one vector, for the MLP VAE
+    --config=hybrid:logmelspec  a conv2d encoder of log-mel segments for the audio
 """
 
 from ml_collections import ConfigDict

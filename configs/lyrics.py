@@ -1,6 +1,6 @@
 """An MLP VAE on lyrics: TF-IDF of words and character n-grams, reduced by SVD.
 
-python -m vae_jax.main --config=configs/lyrics.py --config.manifest=PATH/metadata.csv
+vae-jax run --config=lyrics --config.manifest=PATH/metadata.csv
 """
 
 from ml_collections import ConfigDict

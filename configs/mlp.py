@@ -1,6 +1,6 @@
-"""An MLP VAE on MFCC statistics, beside PCA: the main job.
+"""An MLP VAE on MFCC statistics, beside PCA and raw features.
 
-python -m vae_jax.main --config=configs/mlp.py --config.manifest=PATH/metadata.csv
+vae-jax run --config=mlp --config.manifest=PATH/metadata.csv
 """
 
 from ml_collections import ConfigDict

@@ -1,7 +1,7 @@
 """Runs the main job once per combination of config values, and gathers the results.
 
-python launch/sweep.py --config=configs/mlp.py --grid model.latent_dim=8,16 --grid seed=0,1,2
-    [--random=20 --range train.learning_rate=log:1e-4:1e-2] [--jobs=2] [--slurm] [--dry_run]
+python launch/sweep.py --config=track --grid=model.latent_dim=8,16 --grid=seed=0,1,2
+    [--random=20 --range=train.learning_rate=log:1e-4:1e-2] [--jobs=2] [--slurm] [--dry_run]
     [--outdir=results/sweep] [-- --config.manifest=PATH/metadata.csv ...]
 
 Change: --config, the --grid and --range options, and what comes after --: it goes to every run.
@@ -40,7 +40,7 @@ from vae_jax.errors import Preempted, UserError
 from vae_jax.storage import files
 from vae_jax.training import history
 
-CONFIG = flags.DEFINE_string("config", None, "Config file of all runs, such as configs/mlp.py.")
+CONFIG = flags.DEFINE_string("config", None, "Config of all runs, such as track.")
 GRID = flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE,...: a config key and its values.")
 RANGE = flags.DEFINE_multi_string("range", [], "KEY=lin|log|int:LOW:HIGH: draw from a range.")
 RANDOM = flags.DEFINE_integer("random", None, "Draw so many combinations.", lower_bound=1)
@@ -90,7 +90,7 @@ class Run:
 def main(argv: Sequence[str]) -> None:
     """Run the sweep, or submit it, or print what either would do."""
     if not CONFIG.value:
-        raise UserError("no --config is given: try --config=configs/mlp.py.")
+        raise UserError("no --config is given: try --config=track.")
     combinations = combine(GRID.value, RANGE.value, RANDOM.value, SEED.value)
     runs = plan(CONFIG.value, combinations, Path(OUTDIR.value), argv[1:])
     if SLURM.value:
@@ -163,7 +163,7 @@ def execute(runs: Sequence[Run], jobs: int, forward: bool) -> None:
     Parameters
     ----------
     forward
-        Whether SIGTERM and SIGINT are to be passed on to the processes; else they get their own.
+        Whether to pass SIGTERM and SIGINT on to the processes; otherwise they get them themselves.
 
     Raises
     ------

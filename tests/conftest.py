@@ -4,8 +4,8 @@ import os
 import struct
 import tempfile
 
-# Before anything imports JAX. Tests compile the same programs again and again, also in processes
-# that they start: most of a test's time, without a cache.
+# These are set before anything imports JAX. Tests compile the same programs again and again, also
+# in processes that they start, which would take most of their time without a cache.
 _CACHE = tempfile.TemporaryDirectory(prefix="vae_jax-compiled-")
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"

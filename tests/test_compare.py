@@ -37,7 +37,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def trained(method: str, amis: list[list[float]], **changes: object) -> list[dict[str, object]]:
-    """Return rows of several trainings, [trainings][starts]; of one without training, one list."""
+    """Return rows of several trainings, [trainings][starts]; one list if nothing is trained."""
     template = rows(**changes)[0]
     return [
         template

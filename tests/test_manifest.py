@@ -86,6 +86,29 @@ def test_a_bad_manifest_is_one_sentence_that_names_the_row(tmp_path, content, ex
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["id;label;lyrics", "id\tlabel\tlyrics", '"id";"label";"lyrics"', "\nsep=;\nid;label;lyrics"],
+)
+def test_semicolons_and_tabs_separate_cells_as_commas_do(tmp_path, header):
+    separator = "\t" if "\t" in header else ";"
+    row = separator.join(["a", "rock, pop", '"one; two\tthree"'])
+    path = write(tmp_path, f"{header}\n{row}\n")
+    read = manifest.read(path)
+    assert read.column("label", ["a"]) == ["rock, pop"]
+    assert read[0].lyrics == "one; two\tthree"
+    path.write_text(f"{path.read_text()}b{separator}x\n")
+    line = header.count("\n") + 3
+    with pytest.raises(UserError, match=f"line {line}: 2 cells.*quote cells that hold (semi|tabs)"):
+        manifest.read(path)
+
+
+def test_columns_without_a_name_are_ignored(tmp_path):
+    read = manifest.read(write(tmp_path, ",id,label,,\n0,a,rock,,\n1,b,pop,,x\n"))
+    assert list(read.columns) == ["label"]
+    assert read.column("label", ["a", "b"]) == ["rock", "pop"]
+
+
 def test_a_missing_required_column_is_named(tmp_path):
     path = write(tmp_path, "id\na\n")
     with pytest.raises(UserError, match="no column 'audio_path'"):

@@ -1,4 +1,4 @@
-"""What is refused before a run writes anything, and what is not."""
+"""A run that is bound to fail is refused before it writes anything."""
 
 import os
 import shutil

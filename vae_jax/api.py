@@ -36,14 +36,14 @@ VOTERS = 5  # tracks that vote where clusters have no centres
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a model says of tracks.
+    """The posteriors that a model gives tracks.
 
     Attributes
     ----------
     ids
-        Of the tracks that could be read, [N].
+        The ids of the tracks that could be read, [N].
     mean, log_variance
-        Of their posteriors, [N, L] float32; the mean is the latent.
+        Mean and log variance of their posteriors, [N, L] float32; the mean is the latent.
     failures
         Why the other tracks could not be read, by id.
     """
@@ -96,10 +96,10 @@ class Results:
         return [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
 
     def assign(self, latents: np.ndarray) -> np.ndarray:
-        """Return the cluster of each of other latents, [M, L] -> [M].
+        """Return the cluster that each of some other latents belongs to, [M, L] -> [M].
 
-        Clusters of k-means are those of the nearest centre. Others have no centres that say where
-        they end: there the nearest tracks vote, noise included.
+        With k-means it is the cluster with the nearest centre. Other clusters have no centre that
+        says where they end, so the nearest tracks vote, noise included.
         """
         from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 

@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     unused = [one for one in folders if not one.runs]
     total = f"{len(unused)} unused folders, {sum(one.size for one in unused) / 1e6:.1f} MB"
     if not given.delete:
-        print(f"{total}; --delete deletes them. Runs elsewhere than in {given.results}/ count not.")
+        print(f"{total}; --delete deletes them. Runs outside {given.results}/ do not count.")
         return
     for one in unused:
         with files.lock(one.path):

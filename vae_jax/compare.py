@@ -2,10 +2,10 @@
 
 python -m vae_jax.compare results/a results/b [--output=FILE.csv|FILE.md] [--label_run=all]
 
-A figure is the mean and standard deviation over a run's trainings, with the deviation over the
-starts of the clusterer in parentheses; a difference to PCA, or PLDA, is taken start by start, with
-its 95% interval over the trainings (Student's t). Of a single training the interval is over its
-starts: it does not say how far another training would matter, and none says how far another
+A figure is the mean and standard deviation over a run's trainings. The deviation over the starts of
+the clusterer follows in parentheses. A difference to PCA or PLDA is taken start by start, with its
+95% interval over the trainings (Student's t). With a single training the interval is over its
+starts, and does not say how much another training would change. No interval says how much another
 collection would. Methods with different numbers of clusters stand in different tables.
 """
 
@@ -39,7 +39,11 @@ FOOTNOTE = (
     "common: in the input features"
 )
 UNKNOWN, UNDEFINED = Score(math.nan), Difference(math.nan, math.nan)
-JUDGED = ("ami", "artist_precision_at_1", "artist_mean_average_precision")  # by which VAEs may win
+JUDGED = (
+    "ami",
+    "artist_precision_at_1",
+    "artist_mean_average_precision",
+)  # scores in which a VAE may win
 
 
 def main(directories: Sequence[str], output: str | None, label_run: str) -> None:
@@ -61,7 +65,7 @@ def table(rows: Sequence[Mapping[str, Any]], title: str = "") -> str:
     Parameters
     ----------
     rows
-        Of one run id, as the cluster stage returns them or `metrics_file.read` reads them.
+        The rows of one run id, as the cluster stage returns or `metrics_file.read` reads them.
     title
         What the first line begins with, such as the run's folder.
     """
@@ -77,7 +81,7 @@ def table(rows: Sequence[Mapping[str, Any]], title: str = "") -> str:
 
 
 def _lines(summaries: Sequence[Summary]) -> list[str]:
-    """Lay out methods with as many clusters as each other, in blocks; nothing without scores."""
+    """Lay out methods that have the same number of clusters; return nothing without scores."""
     lines = {
         s.method: {name: _spread(score) for name, score in s.scores.items()} for s in summaries
     }
@@ -164,7 +168,7 @@ def _difference(difference: Difference) -> str:
 
 
 def _runs(directory: str, label_run: str) -> list[list[dict[str, str]]]:
-    """Return the rows of each run in a folder, oldest first; of the latest only, if so asked."""
+    """Return the rows of each run in a folder, oldest first, or those of the latest run alone."""
     path = Path(directory) / metrics_file.NAME
     rows = metrics_file.read(path)
     if not rows:

@@ -33,9 +33,9 @@ from vae_jax.rules import (
 from vae_jax.storage import urls
 
 FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid", "embedding")
-AUDIO_FEATURES = ("mfcc", "logmelspec")  # that the hybrid can join to lyrics
+AUDIO_FEATURES = ("mfcc", "logmelspec")  # features that the hybrid can join to lyrics
 FRAMES = ("mfcc_frames", "logmelspec")  # features that change over time
-SEEN = {  # by each model
+SEEN = {  # the features that each model takes
     "mlp": ("mfcc", "lyrics_tfidf", "embedding", "hybrid"),
     "conv2d": FRAMES,
     "multimodal": ("hybrid",),
@@ -70,18 +70,18 @@ _NUM_CLUSTERS = Rule(
 KEYS: dict[str, Key] = {
     "name": Key("default", _NAME, "names the default output folders"),
     "manifest": Key(None, _LOCATION, "the CSV file that lists the tracks; must be set", str),
-    "seed": Key(0, _SEED, "of everything random"),
+    "seed": Key(0, _SEED, "the seed of everything random"),
     "num_seeds": Key(1, at_least(1, 1024), "models trained together, with seeds from `seed` on"),
     "data_dir": Key("data", _LOCATION, "feature records go to <data_dir>/records/"),
     "checkpoint_dir": Key("checkpoints", _FOLDER, "checkpoints go to <checkpoint_dir>/<name>-..."),
     "baselines": Key(("pca", "raw"), all_of(BASELINES), "clustered beside the VAE"),
     "feature.name": Key("mfcc", one_of(FEATURES), "what is extracted from each track"),
     "feature.sample_rate": Key(22050, between(1000, 384000), "Hz"),
-    "feature.duration": Key(30.0, above_zero(36000), "s, at most, of each track, all windows"),
+    "feature.duration": Key(30.0, above_zero(36000), "s of each track, at most, over all windows"),
     "feature.excerpt": Key(
         "start",
         one_of(("start", "center", "spread")),
-        "of a longer track: its start, center, or windows",
+        "which part of a longer track: its start, its center, or windows spread over it",
     ),
     "feature.num_windows": Key(10, at_least(1, 1024), "spread: equal parts of duration, evenly"),
     "feature.min_duration": Key(0.5, NOT_NEGATIVE, "s; shorter tracks fail"),
@@ -100,7 +100,7 @@ KEYS: dict[str, Key] = {
     "feature.lyrics_embed_dim": Key(128, NOT_NEGATIVE, "columns of the lyrics' SVD; 0 = no SVD"),
     "feature.lyrics_max_features": Key(8192, COUNT, "terms of words, and as many of n-grams"),
     "feature.lyrics_weight": Key(
-        1.0, NOT_NEGATIVE, "of lyrics beside audio in distances; multimodal: if all have both"
+        1.0, NOT_NEGATIVE, "weight of lyrics in distances; multimodal: where all have both"
     ),
     "feature.embedding": Key(
         None, _LOCATION, "embedding: another model's vectors, .npz, .npy or .parquet", str
@@ -108,13 +108,15 @@ KEYS: dict[str, Key] = {
     "feature.shard_size": Key(64, COUNT, "tracks per TFRecord shard"),
     "feature.num_workers": Key(0, at_least(0, 1024), "decoding workers; 0 = one per core"),
     "feature.runner": Key(
-        "local", one_of(("local", "beam")), 'of the extraction: "local" processes, or "beam"'
+        "local", one_of(("local", "beam")), 'what extracts: "local" processes, or Apache "beam"'
     ),
     "model.name": Key("mlp", one_of(tuple(SEEN)), "the model to train"),
     "model.latent_dim": Key(16, SIZE, "size of the latent; multimodal: of each modality's"),
-    "model.hidden_dims": Key((256, 128), sizes(0), "of the encoder; the decoder mirrors them"),
+    "model.hidden_dims": Key(
+        (256, 128), sizes(0), "the encoder's layers; the decoder mirrors them"
+    ),
     "model.channels": Key(
-        (32, 64, 128, 256), sizes(1), "conv2d: of the encoder; each level halves time and mel"
+        (32, 64, 128, 256), sizes(1), "conv2d: the encoder's levels; each halves time and mel"
     ),
     "model.kernel_size": Key(
         2,
@@ -130,7 +132,9 @@ KEYS: dict[str, Key] = {
         128, between(1, 65536), "frames of the segments cut from tracks; embedding: 1"
     ),
     "model.dtype": Key(
-        "float32", one_of(("float32", "bfloat16")), "of conv2d's activations; accelerators: 16 bits"
+        "float32",
+        one_of(("float32", "bfloat16")),
+        "conv2d's activations; 16 bits suit accelerators",
     ),
     "model.condition": Key("", COLUMN, "manifest column that the model is told: supervised then"),
     "model.deterministic": Key(False, FLAG, "a plain autoencoder: no sampling, no KL term"),
@@ -138,21 +142,23 @@ KEYS: dict[str, Key] = {
     "model.prior": Key(
         "normal", one_of(PRIORS), 'or "mixture" of Gaussians, which finds clusters as it trains'
     ),
-    "model.num_components": Key(10, at_least(2, 1024), "of the mixture"),
+    "model.num_components": Key(10, at_least(2, 1024), "components of the mixture"),
     "model.beta": Key(1.0, NOT_NEGATIVE, "weight of the KL term"),
     "model.beta_warmup_steps": Key(500, NOT_NEGATIVE, "steps over which beta rises from 0"),
     "model.free_bits": Key(0.0, NOT_NEGATIVE, "nats per latent dimension without a KL term"),
-    "model.learned_scale": Key(True, FLAG, "of the Gaussian likelihood; else it is 1"),
+    "model.learned_scale": Key(
+        True, FLAG, "learn the Gaussian likelihood's scale, or keep it at 1"
+    ),
     "train.num_steps": Key(None, COUNT, "when not set: num_epochs, but at least min_steps", int),
     "train.num_epochs": Key(20, COUNT, "passes over the training tracks"),
     "train.min_steps": Key(3000, COUNT, "steps, where num_epochs would be fewer"),
     "train.batch_size": Key(64, at_least(1, 2**20), "tracks, over all devices"),
     "train.learning_rate": Key(1e-3, POSITIVE, "peak of a linear warm-up and cosine decay"),
     "train.warmup_steps": Key(100, NOT_NEGATIVE, "steps of the warm-up"),
-    "train.weight_decay": Key(1e-4, NOT_NEGATIVE, "of AdamW"),
-    "train.clip_norm": Key(1.0, POSITIVE, "of the gradient, over all parameters"),
+    "train.weight_decay": Key(1e-4, NOT_NEGATIVE, "AdamW's decay"),
+    "train.clip_norm": Key(1.0, POSITIVE, "largest norm of the gradient over all parameters"),
     "train.skip_nonfinite": Key(False, FLAG, "skip batches with a NaN loss instead of stopping"),
-    "train.validation_fraction": Key(0.1, between(0, 0.5), "of the tracks"),
+    "train.validation_fraction": Key(0.1, between(0, 0.5), "share of the tracks that is held out"),
     "train.log_every": Key(50, at_least(1, 10000), "steps; also the steps per dispatch"),
     "train.eval_every": Key(250, COUNT, "steps"),
     "train.checkpoint_every": Key(250, COUNT, "steps; the best on validation is embedded"),
@@ -347,7 +353,7 @@ def training_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
 def shared_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `config.feature` in which a model and new features must agree.
 
-    They may show other parts of tracks; the lyrics' embedding is the checkpoint's own.
+    New features may show other parts of tracks. The checkpoint itself says how to embed lyrics.
     """
     which = ("duration", "min_duration", "excerpt", "num_windows")
     lyrics = ("lyrics_embed_dim", "lyrics_max_features", "lyrics_weight")

@@ -125,7 +125,7 @@ STYLES = (
     ), ("Pixel Pomade", "8 Bit Abuela", "Cartridge Choir", "Lötkolben")),
 )
 
-WORDS = {  # of each language: section headers; subjects, verbs and endings, which make lines
+WORDS = {  # by language: section headers; subjects, verbs and endings, which make lines
     "en": (
         "[Verse], [Chorus]",
         "the river, the moon, my heart, the old city, your voice, the summer, the wind, a stranger,"
@@ -188,13 +188,13 @@ def synthesise(
     Parameters
     ----------
     directory
-        Gets `metadata.csv` (written last) and `audio/*.wav`.
+        Where `metadata.csv` (written last) and `audio/*.wav` go.
     num_tracks
-        From 18 on, every style occurs with every language.
+        Number of tracks; with 18 or more, every style occurs with every language.
     duration
         Length of each track in seconds.
     sample_rate
-        In Hz.
+        Sample rate in Hz.
     seed
         The same seed gives the same bytes.
 

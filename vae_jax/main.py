@@ -1,6 +1,6 @@
 """Runs the stages of a config.
 
-python -m vae_jax.main --config=configs/mlp.py --config.manifest=PATH/metadata.csv
+vae-jax run --config=track --config.manifest=PATH/metadata.csv
     [--config.KEY=VALUE ...] [--outdir=DIR] [--stage=STAGE] [--checkpoint=DIR]
 """
 
@@ -23,9 +23,9 @@ STAGE = flags.DEFINE_enum("stage", "all", ["all", *runner.STAGES], "The stage to
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint",
     None,
-    "Folder of checkpoints to embed with, instead of training, or of the results of a run that "
-    "trained. Its config is used, unless "
-    "--config names another; --config.manifest names the tracks.",
+    "Embed with this trained model instead of training: a folder of checkpoints, or of a run's "
+    "results. Its config is used unless --config names another; --config.manifest names the "
+    "tracks.",
 )
 BEAM_OPTIONS = flags.DEFINE_string(
     "beam_options",
@@ -37,11 +37,11 @@ DEBUG = flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 DISTRIBUTED = flags.DEFINE_bool(
     "distributed",
     None,
-    "Be one process of a job that Slurm, Open MPI, GKE or a Cloud TPU describes. The default is to "
-    "be so where the environment tells of several processes.",
+    "Join a job of several processes that Slurm, Open MPI, GKE or a Cloud TPU describes. By "
+    "default the process joins if its environment names several.",
 )
 COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "HOST:PORT of the job's first process, where nothing tells it."
+    "coordinator_address", None, "HOST:PORT of the job's first process, if no scheduler tells it."
 )
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the job.", 1)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "This process's number, from 0.", 0)

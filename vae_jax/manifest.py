@@ -5,6 +5,7 @@ others (artist, title, ...), which are kept and can be named in configs.
 """
 
 import csv
+import itertools
 import os
 import re
 from array import array
@@ -20,7 +21,8 @@ from vae_jax.storage.urls import Location
 
 MAX_FIELD = 64 * 2**20  # characters; the csv module's own limit would refuse long lyrics
 MAX_ID = 1000  # characters; every array of ids takes the longest id's memory for each
-MAX_SHARED = 10_000  # values of a column that its rows share; with more, most are of one row
+MAX_SHARED = 10_000  # values that rows share; a column with more has mostly unique ones
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # what spreadsheets write
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 
 
@@ -52,7 +54,7 @@ class Track:
 class Manifest(Sequence[Track]):
     """The tracks of one `metadata.csv`, in file order.
 
-    They are held column by column, and a `Track` is made when it is asked for: a million of them
+    The columns are held in memory, and a `Track` is made when it is asked for: a million of them
     would take a gigabyte, and a look at the disk each. A slice is a manifest too.
 
     Attributes
@@ -60,10 +62,10 @@ class Manifest(Sequence[Track]):
     path
         The file; audio is looked for beside it.
     ids
-        Of all tracks.
+        The ids of all tracks.
     columns
-        The cells of each other column, by name: of `audio_path` as they are written there, of
-        `lyrics` in full, of all others stripped.
+        The cells of each other column, by name. Those of `audio_path` are as written in the file,
+        those of `lyrics` are whole, and all others are stripped.
     """
 
     path: Location
@@ -98,7 +100,8 @@ def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
     Parameters
     ----------
     path
-        A UTF-8 CSV file, with or without a byte order mark, with any line ends; or its URL.
+        A UTF-8 CSV file, with or without a byte order mark, with any line ends; or its URL. Cells
+        are separated by commas, semicolons or tabs. Columns without a name are ignored.
     requires
         Columns that must exist beside `id`.
 
@@ -112,8 +115,10 @@ def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
     path = urls.location(path)
     try:
         with urls.local(path) as local, open(local, encoding="utf-8-sig", newline="") as file:
-            rows = _rows(path, _lines(path, file))
-            columns = _cells(path, _header(path, next(rows, None), requires), rows)
+            lines, separator = _separated(_lines(path, file))
+            rows = _rows(path, lines, separator)
+            header = _header(path, next(rows, None), requires)
+            columns = _cells(path, header, rows, separator)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 (byte {error.start} of a block): save it as UTF-8 CSV."
@@ -142,10 +147,30 @@ def _lines(path: Location, file: TextIO) -> Iterator[str]:
         yield line
 
 
-def _rows(path: Location, file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+def _separated(lines: Iterator[str]) -> tuple[Iterator[str], str]:
+    """Return the lines, and the separator that makes `id` a cell of the first that is not blank.
+
+    A line such as `sep=;`, which Excel understands, names it instead; it is left blank.
+    """
+    blank, first = 0, ""
+    for first in lines:
+        if first.strip():
+            break
+        blank += 1
+    fitting = [
+        separator
+        for separator in SEPARATORS
+        if "id" in [cell.strip().strip('"') for cell in first.split(separator)]
+    ]
+    if named := re.fullmatch(r"sep=([,;\t])\s*", first):
+        fitting, first = [named[1]], "\n"
+    return itertools.chain(itertools.repeat("\n", blank), [first], lines), [*fitting, ","][0]
+
+
+def _rows(path: Location, lines: Iterator[str], separator: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number of the row's end, cells) for every row that is not blank."""
     csv.field_size_limit(MAX_FIELD)
-    reader = csv.reader(file, strict=True)
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     while True:
         try:
             cells = next(reader)
@@ -154,7 +179,8 @@ def _rows(path: Location, file: Iterator[str]) -> Iterator[tuple[int, list[str]]
         except csv.Error as error:
             raise UserError(
                 f"{path}, line {reader.line_num}: not well-formed CSV ({error}); "
-                'quote cells that hold commas, quotes or line breaks, and double each " in them.'
+                f"quote cells that hold {SEPARATORS[separator]}, quotes or line breaks, and double "
+                'each " in them.'
             ) from error
         if cells:
             yield reader.line_num, [files.unescape(cell) for cell in cells]
@@ -172,29 +198,31 @@ def _header(
                 f"{path} has no column {name!r} (it has {', '.join(map(_quoted, columns[:20]))}): "
                 "add one."
             )
-    name, count = Counter(columns).most_common(1)[0]
+    name, count = Counter(filter(None, columns)).most_common(1)[0]
     if count > 1:
         raise UserError(f"{path} names the column {name[:50]!r} twice: rename one of them.")
     return columns
 
 
 def _cells(
-    path: Location, header: tuple[str, ...], rows: Iterator[tuple[int, list[str]]]
+    path: Location, header: Sequence[str], rows: Iterator[tuple[int, list[str]]], separator: str
 ) -> dict[str, list[str]]:
-    """Return the cells of each column, checked."""
+    """Return the cells of each column that has a name, checked."""
     columns: dict[str, list[str]] = {name: [] for name in header}
+    nameless = columns.pop("", [])
     ids, paths = columns["id"], columns.get("audio_path", [""])
     known: set[str] = set()
     lines = array("q")
-    keep = [(values.append, _keeper(name)) for name, values in columns.items()]
+    keep = [(columns.get(name, nameless).append, _keeper(name)) for name in header]
     for line, cells in rows:
         if len(cells) != len(header):
             raise UserError(
                 f"{path}, line {line}: {len(cells)} cells, but the header names "
-                f"{len(header)} columns; quote cells that hold commas."
+                f"{len(header)} columns; quote cells that hold {SEPARATORS[separator]}."
             )
         for (append, kept), cell in zip(keep, cells, strict=True):
             append(kept(cell))
+        nameless.clear()
         id_ = ids[-1]
         if not id_:
             raise UserError(f"{path}, line {line}: the id is empty; give every track its own id.")
@@ -213,7 +241,7 @@ def _cells(
 
 
 def _keeper(name: str) -> Callable[[str], str]:
-    """Return what makes of a column's cell what is kept of it."""
+    """Return the function from a column's cell to what is kept of it."""
     if name == "lyrics":
         return str
     if name in ("id", "audio_path"):

@@ -1,4 +1,4 @@
-"""What to say of a flag or a config key that does not exist: which one may be meant."""
+"""Says which flag or config key a user may mean by one that does not exist."""
 
 import difflib
 import re
@@ -23,7 +23,8 @@ def unknown_config_key(argv: Sequence[str]) -> UserError | None:
 def unknown_flag(name: str, flags: Iterable[str]) -> UserError:
     """Return the error for a flag that does not exist.
 
-    `flags` are those that do. What is like a config key, whole or its last word, is taken for it.
+    `flags` are those that exist. A name that is close to a config key, or to its last word, is
+    taken for that key.
     """
     meant = {key.rpartition(".")[2]: f"config.{key}" for key in reversed(KEYS)}
     meant |= {key: f"config.{key}" for key in KEYS}

@@ -29,14 +29,14 @@ def check(run: Run, stages: Collection[str]) -> None:
     run
         A run whose config is valid.
     stages
-        Those that are to run.
+        The stages that are to run.
 
     Raises
     ------
     UserError
         If the manifest is not given, cannot be read or lacks a column; if there are fewer tracks
         than clusters, or more than a clusterer takes; if an output folder cannot be written,
-        is full, or is that of records or checkpoints; or if a checkpoint is of another config.
+        is full, or holds records or checkpoints; or if a checkpoint was made with another config.
     """
     if run.config.manifest is None:
         raise UserError(
@@ -129,7 +129,7 @@ def _check_space(run: Run) -> None:
 
 
 def _bytes_per_track(feature: ConfigDict) -> float:
-    """Return about how much is stored of a track of the full duration, at most."""
+    """Return about how many bytes the features of a track of the full duration take, at most."""
     name = feature.audio_feature if feature.name == "hybrid" else feature.name
     bands = {"logmelspec": feature.n_mels, "mfcc_frames": feature.n_mfcc}.get(name)
     if bands is None:
@@ -138,7 +138,7 @@ def _bytes_per_track(feature: ConfigDict) -> float:
 
 
 def _nearest(folder: Path) -> Path:
-    """Return a folder, or what there is of the path to it."""
+    """Return a folder, or the nearest one above it that exists."""
     folder = folder.absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -148,7 +148,7 @@ def _nearest(folder: Path) -> Path:
 def _check_columns(run: Run, stages: Collection[str], given: ConfigDict) -> None:
     """Check that the manifest has the columns that the config names.
 
-    `given` has the values of keys that nobody sets; columns that it names may be missing.
+    `given` has the values that keys have by default; columns that these name may be missing.
     """
     config, columns = run.config, run.manifest.columns
     if "features" in stages:
@@ -171,7 +171,7 @@ def _check_columns(run: Run, stages: Collection[str], given: ConfigDict) -> None
 
 
 def _check_sources(run: Run) -> None:
-    """Check that the manifest has a column of what features are made from."""
+    """Check that the manifest has a column that the features are made from."""
     name = run.config.feature.name
     sources = {
         "lyrics_tfidf": ["lyrics"],

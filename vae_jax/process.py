@@ -34,7 +34,7 @@ def run_command(
     Parameters
     ----------
     main
-        Takes the program's name and the arguments that are no flags.
+        Takes the program's name and the arguments that are not flags.
     parse_flags
         Parses the command line, and returns what `main` takes.
     """
@@ -100,8 +100,8 @@ def stop_signals() -> Iterator[StopRequest]:
 def _share_heaps() -> None:
     """Let all threads share two heaps; glibc would make up to eight for each core.
 
-    Orbax writes every checkpoint in a dozen new threads. They fragment many heaps, now one, now
-    another: by 40 KB with each of the first hundred checkpoints on two cores, two heaps by 3 KB.
+    Orbax writes every checkpoint in a dozen new threads, which fragment many heaps. On two cores
+    each of the first hundred checkpoints cost 40 KB; with two heaps it costs 3 KB.
     """
     if "MALLOC_ARENA_MAX" not in os.environ:
         with contextlib.suppress(AttributeError):  # other C libraries have no such function
@@ -118,7 +118,7 @@ def _sentence(error: OSError) -> str:
 
 
 def _end_with_thread(failed: threading.ExceptHookArgs) -> None:
-    """End when a thread cannot write, as TensorBoard's: who waits for it would wait for ever."""
+    """End when a thread, such as TensorBoard's, cannot write: waiting for it would never end."""
     if isinstance(failed.exc_value, OSError) and not _shows_tracebacks():
         _end(1, _sentence(failed.exc_value))
     threading.__excepthook__(failed)
@@ -133,7 +133,7 @@ def _pass_over_late_writers(unraisable: "sys.UnraisableHookArgs") -> None:
 def _stop(number: int, frame: FrameType | None) -> None:
     """End on a signal; training saves its state instead.
 
-    An exception would not do: libraries swallow it where they try an import or clean up.
+    An exception would not do, since libraries swallow it where they try an import or clean up.
     """
     _end(EXIT_PREEMPTED, "stopped; the same command continues.")
 
@@ -141,9 +141,9 @@ def _stop(number: int, frame: FrameType | None) -> None:
 def _end(status: int, sentence: str) -> NoReturn:
     """End at once, since nothing half-written counts.
 
-    Libraries would wait for their threads, and these complain of what they then miss.
+    Libraries would wait for their threads, which then complain about what is missing.
     """
-    # Names of files may be anybody's, and would speak to the terminal.
+    # File names may come from anybody, and may hold characters that control the terminal.
     shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in sentence)
     os.write(sys.stderr.fileno(), f"vae_jax: {shown}\n".encode(errors="backslashreplace"))
     for worker in multiprocessing.active_children():

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections.config_dict import FieldReference
 
 MAX_INT = 2**31 - 1
-MAX_SIZE = 2**16  # of one axis of a model; what is beyond is a slip, and would fill any memory
+MAX_SIZE = 2**16  # of one axis of a model; a larger one is a slip, and would fill any memory
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Key:
         return self.kind or type(self.default)
 
     def field(self) -> Any:
-        """Return what a new `ConfigDict` holds: the default, and the type where that is not its."""
+        """Return what a new `ConfigDict` holds: the default, with the type if that is another."""
         return self.default if self.kind is None else FieldReference(self.default, self.kind)
 
     def has_type(self, value: Any) -> bool:

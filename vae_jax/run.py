@@ -44,7 +44,7 @@ class Run:
     checkpoint
         A folder of checkpoints to embed with, instead of training, or None.
     beam_options
-        Of the Beam pipeline that extracts features, as on a command line.
+        Options of the Beam pipeline that extracts features, as on a command line.
     """
 
     config: ConfigDict
@@ -74,7 +74,7 @@ class Run:
 
     @cached_property
     def _records_name(self) -> str:
-        """One per manifest file, feature settings, and given lyrics or file of vectors."""
+        """The records' folder: one per manifest, feature settings, and lyrics or vectors given."""
         path, feature = urls.resolved(self.config.manifest), self.config.feature
         made_from = [path, config_lib.feature_settings(feature.to_dict())]
         if self.lyrics:
@@ -119,7 +119,7 @@ class Run:
     @property
     def baselines(self) -> list[str]:
         """The baselines; a checkpoint is of the VAE, so it has no plain autoencoder beside it."""
-        names = dict.fromkeys(self.config.baselines)  # a flag that is given twice adds up
+        names = dict.fromkeys(self.config.baselines)  # a flag that is given twice adds its values
         return [name for name in names if name != "ae" or not self.checkpoint]
 
     @property
@@ -193,7 +193,7 @@ class Run:
         return os.path.relpath(place.resolve(), self.outdir.resolve())
 
     def folders(self) -> list[urls.Location]:
-        """Return the folders beside the outdir that there are by now."""
+        """Return the folders beside the outdir that exist by now."""
         if not (self.records_dir / layout.INDEX).exists():
             return []
         models = [self.checkpoint_dir(name) for name in self.trained]
@@ -214,7 +214,7 @@ class Run:
         return self.outdir / f"baselines/{method}_projection.npz"
 
     def projections(self) -> list[Path]:
-        """Return those files: of `raw`, the features' means and deviations."""
+        """Return all of those files; that of `raw` has the features' means and deviations."""
         linear = (name for name in ("pca", "plda") if name in self.baselines)
         return [self.projection(name) for name in ("raw", *linear)]
 
@@ -246,7 +246,7 @@ def made_with(outdir: Path) -> list[Path]:
 
 
 def checkpoints_in(folder: Path) -> Path:
-    """Return the folder of checkpoints that a user names: itself, or that of a results folder."""
+    """Return the folder of checkpoints that a user names, directly or by a results folder."""
     if not (folder / RUN).exists():
         return folder
     trained = read_run(folder)["checkpoints"]

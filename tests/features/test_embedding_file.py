@@ -44,7 +44,7 @@ def write(path, ids, array, num_segments=None):
 
 @pytest.fixture
 def metadata(tmp_path):
-    """Return the manifest of seven tracks of which nothing is known but their ids."""
+    """Return the manifest of seven tracks that has nothing but their ids."""
     files.write_csv(tmp_path / "metadata.csv", ("id",), [{"id": id_} for id_ in IDS])
     return tmp_path / "metadata.csv"
 

@@ -20,7 +20,7 @@ from vae_jax.training.history import History
 ROOT = Path(__file__).parents[2]
 SWEEP = (sys.executable, str(ROOT / "launch" / "sweep.py"), "--config=any.py", "--outdir=sweep")
 
-# What the main job looks like from outside; its seed says how it behaves.
+# A stand-in that looks like the main job from outside; its seed says how it behaves.
 MAIN_JOB = """
 import pathlib, signal, sys, time
 options = dict(argument[2:].partition("=")[::2] for argument in sys.argv[1:])

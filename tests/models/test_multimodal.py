@@ -1,4 +1,4 @@
-"""What the latents of a hybrid are for: both modalities' structure, though half lack one."""
+"""The latents of a hybrid show both modalities' structure, though half of the tracks lack one."""
 
 from types import SimpleNamespace
 
@@ -25,8 +25,8 @@ NUM_TRACKS, NUM_STYLES = 120, 6
 def tracks():
     """Return tracks of six styles in three languages, the styles, and the languages.
 
-    Every other track lacks its lyrics, which have many more columns than the audio, and little in
-    them beside the language.
+    Every other track lacks its lyrics. These have many more columns than the audio, and say little
+    but the language.
     """
     rng = np.random.default_rng(0)
     style = rng.integers(0, NUM_STYLES, NUM_TRACKS)

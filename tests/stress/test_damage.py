@@ -78,7 +78,7 @@ def test_a_damaged_file_is_redone_or_named(finished, undisturbed, seed, in_silen
     assert ended.code == 0 or path.name in said, f"{what}\n{said}"
     found = outcome(folder) if ended.code == 0 else undisturbed
     differs = {name for name in undisturbed if found.get(name) != undisturbed[name]}
-    # What cannot be computed again is named: the best checkpoint, earlier rows, lines of a log.
+    # A message names what cannot be computed again: the best checkpoint, earlier rows, log lines.
     assert not differs or path.name in said, f"{what}: {differs}\n{said}"
     is_same = path.exists() and path.read_bytes() == before
     print(f"{'named' if differs or ended.code else 'repaired'}{' equal' * is_same}: {what}")

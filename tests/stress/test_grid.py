@@ -1,4 +1,4 @@
-"""Where little is to be found, every clusterer and projection is right, or says a sentence."""
+"""Every clusterer and projection is right if there is little to find, or says so in a sentence."""
 
 import itertools
 import math

@@ -29,7 +29,7 @@ def test_training_grows_neither_in_memory_nor_in_descriptors(fresh):
     process, started, samples = psutil.Process(job.process.pid), time.monotonic(), []
     while (seconds := time.monotonic() - started) < SECONDS and job.process.poll() is None:
         memory = process.memory_info()
-        # What is mapped from files, the libraries, comes and goes as the kernel likes.
+        # The kernel maps and drops files, such as libraries, as it likes.
         samples.append((seconds, (memory.rss - memory.shared) / 2**20, process.num_fds()))
         time.sleep(EVERY)
     job.process.send_signal(signal.SIGTERM)

@@ -46,7 +46,7 @@ class Clustering:
     centers
         [K, L]; fitted by k-means and the Gaussian mixture, else the mean of the members.
     confidence
-        [N] posterior probability of the chosen cluster, of the Gaussian mixture only.
+        [N] posterior probability of the chosen cluster; only a Gaussian mixture has it.
     eps
         The neighbourhood radius that DBSCAN used, in units of the latents.
     """
@@ -128,10 +128,10 @@ def cluster(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
     points
         [N, L] finite latents.
     options
-        `config.cluster`; `options.method` names the clusterer. Where it takes a number of
-        clusters, `options.num_clusters` is one, 1 included.
+        `config.cluster`; `options.method` names the clusterer. If that takes a number of
+        clusters, `options.num_clusters` is a number, perhaps 1, and not "auto".
     seed
-        Of the clusterer's random starts.
+        The seed of the clusterer's random starts.
 
     Raises
     ------
@@ -158,9 +158,9 @@ def cluster(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
 def components(latents: Latents, num_clusters: int | None) -> Clustering:
     """Return the clusters that the model's own mixture has found.
 
-    A track is in its most likely component. Where these are more than `num_clusters`, they are
-    merged as Ward's method does (1963), whose criterion is that of k-means: each time the two that
-    least increase the squared distances of tracks from their centres.
+    A track is in its most likely component. If there are more of these than `num_clusters`, they
+    are merged by Ward's method (1963), whose criterion is that of k-means: each step merges the
+    two that least increase the squared distances of tracks from their centres.
     """
     number = next(latents.assignments()).shape[1]
     labels = np.concatenate([part.argmax(axis=1) for part in latents.assignments()])
@@ -182,7 +182,7 @@ def components(latents: Latents, num_clusters: int | None) -> Clustering:
 
 
 def _merge(centers: np.ndarray, sizes: np.ndarray, num_clusters: int) -> np.ndarray:
-    """Return which cluster each of K is merged into, [K], until so many have members."""
+    """Return which cluster each of K is merged into, [K], so that `num_clusters` are left."""
     merged = np.arange(len(sizes))
     centers, sizes = centers.copy(), sizes.astype(np.float64)
     while np.count_nonzero(sizes) > num_clusters:
@@ -201,7 +201,7 @@ def cluster_shards(latents: Latents, options: ConfigDict, seed: int) -> Clusteri
     """Cluster an embedding in shards by k-means, with one of them in memory.
 
     The k-means of a sample is the start; mini-batch k-means (Sculley 2010) then sees every shard
-    once. Where all tracks are in the sample, that is all, as in `cluster`.
+    once. If the sample has all tracks, the result is that of `cluster`.
     """
     positions, sample = latents.held(RESTART_SAMPLE, seed)
     start = cluster(sample, options, seed)
@@ -228,7 +228,7 @@ def knee_eps(points: np.ndarray, min_samples: int) -> float:
     distances = np.sort(neighbors.kneighbors(points)[0][:, -1])
     chord = np.linspace(distances[0], distances[-1], len(distances))
     knee = distances[np.argmax(chord - distances)]
-    # Where most tracks coincide the knee is 0, but DBSCAN needs a positive radius.
+    # The knee is 0 if most tracks coincide, but DBSCAN needs a positive radius.
     return float(max(knee, 1e-6 * distances[-1], np.finfo(np.float32).tiny))
 
 
@@ -274,7 +274,7 @@ def _gmm(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
     model = GaussianMixture(
         options.num_clusters,
         covariance_type="diag",
-        # In proportion to the latents' scale, so that no component collapses onto one track.
+        # It grows with the latents' scale, so that no component collapses onto one track.
         reg_covar=1e-3 * float(points.var(axis=0).mean()),
         n_init=options.n_init,
         max_iter=500,
@@ -353,7 +353,7 @@ def _largest_first(clustering: Clustering) -> Clustering:
 
 @contextlib.contextmanager
 def _warnings_to_log(what: str) -> Iterator[None]:
-    """Log what libraries warn of: once, as one line each, without file names."""
+    """Log each warning of a library once, as one line, without file names."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield

@@ -69,7 +69,7 @@ class External:
     ami
         Adjusted mutual information.
     accuracy
-        Of the best one-to-one assignment of clusters to labels.
+        Accuracy of the best one-to-one assignment of clusters to labels.
     purity
         The fraction of tracks that carry the commonest label of their cluster.
     majority
@@ -105,7 +105,7 @@ class Retrieval:
     precision_at_1
         The fraction of queries whose nearest track is by the same artist.
     mean_average_precision
-        Over the ranking of all tracks with an artist.
+        Mean average precision over the rankings of all tracks with an artist.
     precision_at_1_chance, mean_average_precision_chance
         Their expected values for random rankings.
     """
@@ -135,7 +135,7 @@ def internal(points: np.ndarray, labels: np.ndarray, max_sample: int, seed: int)
     max_sample
         The silhouette, which is O(N^2), is computed on a sample of at most so many tracks.
     seed
-        Of the sample.
+        The seed of the sample.
     """
     members = labels != NOISE
     points, labels = points[members], labels[members]
@@ -180,7 +180,7 @@ def external(labels: np.ndarray, classes: Sequence[str] | np.ndarray, seed: int)
     classes
         [N] labels; an empty string is a missing label.
     seed
-        Of the permutations of the null.
+        The seed of the permutations of the null.
 
     Returns
     -------
@@ -223,11 +223,11 @@ def external(labels: np.ndarray, classes: Sequence[str] | np.ndarray, seed: int)
 def stability(clusterings: Sequence[np.ndarray], trainings: Sequence[int]) -> list[float]:
     """Return how far each clustering agrees with the others: its mean AMI with them.
 
-    Where they are of several trainings, the others are those of another training.
+    If there are several trainings, the others are those of other trainings.
 
-    Repeats with other seeds, of training and of the clusterer, should find the same clusters;
-    where they do not, there may be none (von Luxburg 2010). It takes no labels. A track that
-    either of two leaves out as noise does not count between them.
+    Repeats with other seeds, of training and of the clusterer, should find the same clusters. If
+    they do not, there may be none (von Luxburg 2010). This needs no labels. A track that either of
+    two clusterings leaves out as noise does not count between them.
     """
     step = max(1, len(clusterings[0]) // STABILITY_SAMPLE)
     agreement = np.full((len(clusterings), len(clusterings)), NAN)
@@ -257,7 +257,7 @@ def retrieval(points: np.ndarray, artists: Sequence[str] | np.ndarray, seed: int
     artists
         [N]; tracks with an empty string are left out, artists with one track are not queries.
     seed
-        Of the sample.
+        The seed of the sample.
     """
     names = np.asarray(artists)
     points, names = points[names != ""], names[names != ""]

@@ -40,7 +40,7 @@ class Trial:
         How much tighter k clusters are than in structureless points: the difference of the
         logarithms of the sums of squares.
     gap_error
-        Its standard error, of the structureless points.
+        Its standard error over the sets of structureless points.
     agreement
         Mean AMI of two halves' clusters; NaN where the gap had ruled k out.
     """
@@ -58,9 +58,9 @@ class Selection:
     Attributes
     ----------
     num_clusters
-        1 where no structure was found.
+        The number; 1 if no structure was found.
     trials
-        From one cluster up; empty where there are too few different points to try.
+        What was tried, from one cluster up; empty if there are too few different points to try.
     """
 
     num_clusters: int
@@ -68,7 +68,7 @@ class Selection:
 
     @property
     def reason(self) -> str:
-        """Why this number, in a few words and with the values of the criteria."""
+        """Why it is this number, in a few words and with the values of the criteria."""
         if len(self.trials) < 2:
             return "there are too few different tracks to tell"
         one, chosen = self.trials[0], self.trials[self.num_clusters - 1]
@@ -99,7 +99,7 @@ def choose_num_clusters(points: np.ndarray, seed: int) -> Selection:
     points
         [N, L] finite latents, of which a sample of at most `SAMPLE` is used.
     seed
-        Of the sample, of the structureless points, of the halves and of the starts of k-means.
+        The seed of the sample, the structureless points, the halves and the starts of k-means.
     """
     rng = np.random.default_rng(seed)
     if len(points) > SAMPLE:

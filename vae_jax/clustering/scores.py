@@ -1,8 +1,8 @@
 """Sums up the rows of `clustering_metrics.csv`: means, deviations and differences to baselines.
 
 A row is one training and one start of the clusterer. Each training counts once, by the mean over
-its starts; how far trainings differ is told from how far starts do. Only rows with the same number
-of clusters are summed up together and subtracted: most scores grow or shrink with that number.
+its starts. The spread of trainings is kept apart from the spread of starts. Only rows with the same
+number of clusters are summed up together and subtracted: most scores change with that number.
 """
 
 import math
@@ -20,7 +20,7 @@ REFERENCES = (PCA, PLDA)  # the linear methods, that others are compared with
 
 # Column -> title, the most telling first. V-measure is NMI by another name.
 METRICS = {
-    "coverage": "coverage",  # where it is 1 everywhere a terminal does not show it
+    "coverage": "coverage",  # a terminal does not show it if it is 1 everywhere
     "silhouette": "silhouette",
     "common_silhouette": "common",
     "ami": "AMI",
@@ -36,7 +36,7 @@ METRICS = {
     "common_calinski_harabasz": "common CH",
     "common_davies_bouldin": "common DB",
 }
-# What each score reaches by chance, as the column that holds it.
+# Score -> the column that holds what it reaches by chance.
 CHANCE = {
     "ami": "ami_null",
     "nmi": "nmi_null",
@@ -61,9 +61,10 @@ class Score:
     Attributes
     ----------
     mean, std
-        Over the trainings, each of them the mean over its starts; of one training std is NaN.
+        Mean and deviation over the trainings, where each counts by the mean over its starts; std
+        is NaN if there is one training.
     start_std
-        Over the starts of a training: the root mean square of the trainings' deviations.
+        Deviation over the starts of a training: the root mean square over the trainings.
     """
 
     mean: float
@@ -78,10 +79,10 @@ class Difference:
     Attributes
     ----------
     mean
-        Start by start, then over the trainings.
+        The mean of the differences, taken start by start and then over the trainings.
     margin
-        Half the width of its 95% interval (Student's t), over the trainings, or the starts where
-        one model was trained; NaN where they make no difference.
+        Half the width of its 95% interval (Student's t) over the trainings, or over the starts if
+        one model was trained; NaN if they make no difference.
     """
 
     mean: float
@@ -95,15 +96,16 @@ class Summary:
     Attributes
     ----------
     method
-        Such as "vae", with "(supervised)" where it has seen labels.
+        Its name, such as "vae", with "(supervised)" if it has seen labels.
     columns
-        What describes it, of `DESCRIPTION`.
+        The values that describe it, by column of `DESCRIPTION`.
     num_trainings, num_seeds
         The trainings (1 where there are none), and the rows that it sums up.
     scores
-        By column of `METRICS`, those that the run has.
+        The scores that the run has, by column of `METRICS`.
     differences
-        The same to each of `REFERENCES` that the run has with as many clusters, by its name.
+        Their differences to each of `REFERENCES` that the run has with the same number of
+        clusters, by its name and then by column.
     chance
         What the scores reach by chance, by column of `METRICS`.
     """
@@ -120,7 +122,7 @@ class Summary:
 def summarise(rows: Sequence[Row]) -> list[Summary]:
     """Sum up the rows of one run id: a summary per method and number of clusters, in their order.
 
-    Those with the number of clusters that the first has come first.
+    Summaries with the first row's number of clusters come first.
     """
     groups: dict[tuple[int, str], list[Row]] = {}
     for k in dict.fromkeys(number_of_clusters(row) for row in rows):
@@ -189,7 +191,7 @@ def _score(values: Values) -> Score:
 
 
 def _difference(values: Values, reference: Values) -> Difference:
-    """Subtract start by start: of the same training, or of the reference's only one."""
+    """Subtract the reference start by start: its same training, or its only one."""
     only = next(iter(reference.values())) if len(reference) == 1 else {}
     by_training = []
     for training, own in values.items():
@@ -204,13 +206,13 @@ def _difference(values: Values, reference: Values) -> Difference:
 
 
 def _mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the sample standard deviation; NaN of too few."""
+    """Return the mean and the sample standard deviation; NaN for too few values."""
     mean = float(np.mean(values)) if values else math.nan
     return mean, float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def _margin(std: float, count: int) -> float:
-    """Return half of a mean's 95% interval, by Student's t; NaN where nothing varies."""
+    """Return half of a mean's 95% interval, by Student's t; NaN if nothing varies."""
     from scipy.special import stdtrit
 
     return float(stdtrit(count - 1, 0.975)) * std / math.sqrt(count) if std > 0 else math.nan

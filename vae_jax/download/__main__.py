@@ -13,14 +13,14 @@ from vae_jax.errors import UserError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXAMPLES = """examples:
-  python -m vae_jax.download jamendolyrics --language English
-  python -m vae_jax.download mtg_jamendo --split train --max_tracks 500 --data_dir data/jamendo
-  python -m vae_jax.download kaggle --dataset OWNER/NAME --genre_from_folder
-  python -m vae_jax.download folder ~/Music --output data/music.csv
+  vae-jax download jamendolyrics --language=English
+  vae-jax download mtg_jamendo --split=train --max_tracks=500 --data_dir=data/jamendo
+  vae-jax download kaggle --dataset=OWNER/NAME --genre_from_folder
+  vae-jax download folder ~/Music --output=data/music.csv
 
 A download that was interrupted continues when the same command is run again. Log in to the
 Hugging Face hub with `hf auth login`, to Kaggle with ~/.kaggle/kaggle.json, where access asks for
-it. Needs `pip install -e .[download]`.
+it. The extra `download` must be installed: pip install 'vae_jax[download]'.
 """
 
 

@@ -26,7 +26,7 @@ SUFFIXES = (
 SIDECARS = (".lrc", ".txt")
 MAX_LYRICS = 1 << 20  # bytes of a sidecar; a larger file is no song's lyrics
 EXTRA = ("title", "artist", "album")
-# What each kind of tag calls a column: ID3; MP4; Vorbis comments, APE (any case) and ASF.
+# The names of a column in each kind of tag: ID3; MP4; Vorbis comments, APE (any case) and ASF.
 KEYS = {
     "title": ("TIT2", "©nam", "title", "Title"),
     "artist": ("TPE1", "©ART", "artist", "Author"),
@@ -45,8 +45,8 @@ def manifest(
 ) -> int:
     """Write the manifest of a folder of music, found recursively.
 
-    Ids are the paths without their suffix, relative to the folder (with it, where two files
-    differ in nothing else). The label is the genre.
+    Ids are the paths relative to the folder, without their suffix unless two files differ in
+    nothing else. The label is the genre.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Data sets on the Hugging Face hub: list one revision, fetch files resumably, verify them.
 
-`huggingface_hub` does the requests, redirects, log-in and retries. What it (version 2.4) leaves
-out is added here: it checks the size of what arrives but not the hash, it trusts a finished file
-without looking at it, and it deletes a partial file when the process ends, so that an interrupted
-download would start again.
+`huggingface_hub` does the requests, redirects, log-in and retries. Its version 2.4 checks the size
+of what arrives but not the hash, trusts a finished file without looking at it, and deletes a
+partial file when the process ends, so that an interrupted download starts again. This module adds
+what is missing.
 """
 
 import concurrent.futures
@@ -178,7 +178,7 @@ def _stream(
     from huggingface_hub.file_download import http_get
     from huggingface_hub.utils import build_hf_headers
 
-    # Not by the client's hf_hub_url, which trusts the endpoint that was set when it was imported.
+    # The client's hf_hub_url would not do: it trusts the endpoint that was set when imported.
     place = f"{source.repo_id}/resolve/{source.revision}/{quote(file.path)}"
     headers = build_hf_headers(library_name="vae_jax")
     headers["Accept-Encoding"] = "identity"  # a range of compressed bytes continues nothing

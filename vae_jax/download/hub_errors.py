@@ -19,7 +19,7 @@ def explained(
     Parameters
     ----------
     repo_id, endpoint, revision
-        What is asked for, and of whom.
+        What is asked for, and at which server.
     folder
         Where files are written; None while only the listing is read.
     """

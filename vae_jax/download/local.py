@@ -23,7 +23,7 @@ def require(package: str) -> ModuleType:
     except ImportError as error:
         raise UserError(
             f"this source needs the package {package.split('.')[0]}: "
-            "run `pip install -e .[download]`."
+            "run `pip install 'vae_jax[download]'`."
         ) from error
 
 

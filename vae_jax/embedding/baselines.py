@@ -1,8 +1,8 @@
 """Representations without a VAE, clustered the same way: standardised raw features, and PCA.
 
 Each becomes an embedding file like `latents.npz`. `raw` is also the common space in which all
-methods' clusters are compared. (Of the other baselines, `plda` has a module of its own, and the
-plain autoencoder is a model like any other, with `config.model.deterministic`.)
+methods' clusters are compared. Two baselines are elsewhere: `plda` has a module of its own, and the
+plain autoencoder is a model like any other, with `config.model.deterministic`.
 """
 
 import os
@@ -30,8 +30,8 @@ class Projection:
     axes
         Multiplied with, [L, D].
     between
-        Of PLDA, how much the tracks differ along each axis, in units of the variance between the
-        segments of a track, [L]; None of PCA.
+        PLDA's alone: how much the tracks differ along each axis, in units of the variance between
+        the segments of a track, [L].
     """
 
     mean: np.ndarray
@@ -41,8 +41,8 @@ class Projection:
     def __call__(self, points: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
         """Return the latents [n, L] float32 of points [n, D].
 
-        Where these are means of segments, `counts` says of how many, [n]: the latent is the mean
-        of its posterior, nearer to 0 where few segments tell less than what tracks are like.
+        If the points are means of segments, `counts` says how many segments each has, [n]. The
+        latent is then the mean of its posterior, which is nearer to 0 the fewer segments there are.
         """
         latents = (points - self.mean) @ self.axes.T
         if self.between is not None and counts is not None:
@@ -64,7 +64,7 @@ def summaries(records: Records, positions: np.ndarray) -> dict[str, np.ndarray]:
     """Read the stored arrays of n tracks by name, [n, ...], each track's frames as one vector.
 
     Frames become their mean, standard deviation and mean absolute change per band. Vectors of
-    segments become their mean, as whoever has one vector of each track has averaged them.
+    segments become their mean, as if the track had one averaged vector.
     """
     parts = [
         {
@@ -77,7 +77,7 @@ def summaries(records: Records, positions: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def statistics(records: Records, parts: Iterable[Arrays]) -> dict[str, Statistics]:
-    """Return what to standardise by: the stored statistics, or of summarised frames their own.
+    """Return the statistics to standardise by: those of summarised frames, else the stored ones.
 
     `parts` are the summaries of all tracks.
     """
@@ -101,13 +101,13 @@ def raw(
     Parameters
     ----------
     records
-        Name the arrays.
+        The records, which name the arrays.
     part
         `summaries` of n tracks.
     known
         The `statistics` of all tracks.
     lyrics_weight
-        Of lyrics beside audio.
+        The weight of lyrics beside audio.
     """
 
     def standardised(name: str) -> np.ndarray:
@@ -137,7 +137,7 @@ def pca(features: np.ndarray, num_components: int, seed: int) -> Projection:
 def principal_axes(chunks: Iterable[np.ndarray], num_components: int) -> Projection:
     """Return the projection onto the first principal axes of features read in chunks, [n, D].
 
-    They are those of `pca` but for their signs: nothing but the features' covariance is held.
+    The axes are those of `pca` except for their signs. Only the features' covariance is held.
     """
     count, total, products = 0, np.zeros(()), np.zeros(())
     for chunk in chunks:
@@ -151,7 +151,7 @@ def principal_axes(chunks: Iterable[np.ndarray], num_components: int) -> Project
 
 
 def _as_vectors(values: np.ndarray | list[np.ndarray], spec: ArraySpec) -> np.ndarray:
-    """Return one vector of each track, [n, ...]."""
+    """Return one vector for each track, [n, ...]."""
     if not isinstance(values, list):
         return values
     if spec.is_segments:

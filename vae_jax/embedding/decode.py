@@ -36,9 +36,10 @@ def decode(
 ) -> Reconstructions | None:
     """Reconstruct tracks that are evenly spaced in the records, and traverse the latent space.
 
-    Of frames, each track's middle segment is reconstructed; of modalities and fused features, the
-    audio. A traversal sets one latent dimension to `NUM_VALUES` values within `REACH`, with all
-    others at the collection's mean. The dimensions are those whose posterior means vary most.
+    A track of frames is reconstructed in its middle segment, and one of modalities or of fused
+    features in its audio. A traversal sets one latent dimension to `NUM_VALUES` values within
+    `REACH`, with all others at the collection's mean. The dimensions are those whose posterior
+    means vary most.
 
     Parameters
     ----------
@@ -90,7 +91,8 @@ def _program(
 ) -> Callable[[Any, Tracks, jax.Array], list[jax.Array]]:
     """Return the function from variables, tracks and latents to inputs, outputs and traversals.
 
-    It returns array `name` of the first `count` tracks, and of all latents.
+    Inputs and outputs are array `name` of the first `count` tracks, and traversals that of all
+    latents.
     """
     array = view.arrays[name]
 
@@ -114,7 +116,7 @@ def _program(
 
 
 def _part(x: Any, name: str) -> Any:
-    """Return one modality, or what there is alone."""
+    """Return one modality, or `x` itself if there are no modalities."""
     return x[name] if isinstance(x, dict) else x
 
 
@@ -155,7 +157,7 @@ def _middle_segments(inputs: Inputs) -> Inputs:
 
 
 def _axes(feature: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return what a spectrogram's axes mean: `hop_seconds` and, of mel bands, their centres."""
+    """Return what a spectrogram's axes mean: `hop_seconds` and the centres of mel bands."""
     axes: dict[str, Any] = {"hop_seconds": feature["hop_length"] / feature["sample_rate"]}
     if feature["audio_feature" if name == "audio" else "name"] == "logmelspec":
         axes["mel_frequencies"] = spectral.mel_frequencies(spectral.SpectralSpec.of(feature))

@@ -39,7 +39,7 @@ class Encoder:
     Attributes
     ----------
     params
-        Of all S models that were trained together, [S, ...].
+        The parameters of all S models that were trained together, [S, ...].
     num_models
         S.
     best
@@ -59,9 +59,9 @@ class Encoder:
         return jax.tree.map(lambda leaf: leaf[self.best], self.params)
 
     def assign(self, posterior: Posterior) -> np.ndarray | None:
-        """Return the probabilities of all models' mixtures' components, [n, S, K] float32.
+        """Return the probability of each component of each model's mixture, [n, S, K] float32.
 
-        `posterior` is that of all models, [n, S, L]; without a mixture prior there are none.
+        `posterior` has all models, [n, S, L]. None without a mixture prior.
         """
         if self.description.config["model"]["prior"] != "mixture":
             return None
@@ -109,7 +109,7 @@ class Encoder:
         source = Source(records, self.description.class_numbers(conditions))
         mesh = devices.make_mesh(jax.local_devices())
         params = devices.place_whole(mesh, self.params)
-        # The same for all processes of a job, whatever their parts: so are the last digits then.
+        # All processes of a job use one size, whatever their parts, so that the last digits agree.
         size = min(batch_size, max(1, BATCH_BYTES // records.bytes_per_track), len(records))
         batches = [
             input_pipeline.pad(input_pipeline.in_batches(part, size), mesh.size) for part in parts

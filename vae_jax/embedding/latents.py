@@ -31,7 +31,7 @@ class Shards:
     folder
         Holds nothing else.
     ids
-        Of all tracks, [N].
+        The ids of all tracks, [N].
     size
         Tracks in a shard; the last may have fewer.
     made_from
@@ -83,7 +83,7 @@ class Shards:
         files.write_npz(path, **arrays)
 
     def remove(self, keep_these: bool = False) -> None:
-        """Remove the shards of any number and origin, or only those that are not these."""
+        """Remove all shards in the folder, or only those that are not this object's."""
         kept = {self.path(shard) for shard in range(len(self))} if keep_these else set()
         for path in {*self.folder.glob(f"{self.folder.name}-*-of-*.npz")} - kept:
             path.unlink()
@@ -101,7 +101,7 @@ class Latents:
     model
         Which of several models, trained together with other seeds; the best one if None.
     ids
-        Of all tracks, [N]: all that is held in memory of a folder.
+        The ids of all tracks, [N]. Nothing else in a folder is held in memory.
     dim, num_models
         L, and the number of models.
 
@@ -155,7 +155,7 @@ class Latents:
     def held(self, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return positions [M] and points [M, L] to hold in memory.
 
-        Of a file they are all; of shards at most `size` at random, in order.
+        A file is held whole. From shards at most `size` tracks are taken at random, in order.
         """
         if not self.is_sharded or len(self) <= size:
             return np.arange(len(self)), np.concatenate([*self.chunks()])

@@ -47,7 +47,7 @@ class Segments:
 
     @classmethod
     def of(cls, descriptions: np.ndarray, counts: np.ndarray) -> "Segments":
-        """Summarise descriptions, [S, D], of which so many belong to each of n tracks in turn."""
+        """Summarise descriptions, [S, D]; `counts`, [n], says how many each track has in turn."""
         means = np.add.reduceat(descriptions, np.cumsum(counts) - counts) / counts[:, None]
         deviations = descriptions - np.repeat(means, counts, axis=0)
         return cls(means, counts, deviations.T @ deviations)
@@ -101,9 +101,9 @@ def fit(parts: Iterable[Segments], size: int) -> Projection:
 
 
 def _shrunk(covariance: np.ndarray, freedom: int) -> np.ndarray:
-    """Shrink a covariance; where it is of nothing, as of one segment a track, it is the identity.
+    """Shrink a covariance, so that it is positive definite.
 
-    It is then positive definite, as long as anything varies.
+    It is the identity if nothing varies, as within tracks of one segment.
     """
     size = len(covariance)
     level, square = np.trace(covariance) / size, np.square(covariance).mean()

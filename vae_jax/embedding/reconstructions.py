@@ -53,7 +53,7 @@ class Reconstructions:
 
 
 def write(path: str | os.PathLike, data: Reconstructions | None) -> None:
-    """Write what there is, as arrays named like the attributes; remove the file for nothing."""
+    """Write arrays named like the attributes; remove the file if there is nothing to write."""
     if data is None:
         Path(path).unlink(missing_ok=True)
         return

@@ -17,10 +17,10 @@ SEED, DATA = "seed", "data"
 
 
 def use_cores(num_seeds: int) -> None:
-    """Make the CPU as many devices as share the seeds evenly, unless that is settled already.
+    """Split the CPU into devices that share the seeds evenly, unless that is settled already.
 
-    XLA keeps small products on one core. Of JAX's own settings, JAX_NUM_CPU_DEVICES and XLA_FLAGS
-    have the last word, and so has whoever has used JAX before.
+    XLA keeps small products on one core. JAX_NUM_CPU_DEVICES and XLA_FLAGS settle the number of
+    devices, and so does any earlier use of JAX.
     """
     flags, count = os.environ.get("XLA_FLAGS", ""), math.gcd(num_seeds, num_cores())
     is_set = "JAX_NUM_CPU_DEVICES" in os.environ or "host_platform_device_count" in flags
@@ -30,10 +30,10 @@ def use_cores(num_seeds: int) -> None:
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, num_seeds: int = 1) -> Mesh:
-    """Return a mesh over all devices: along one axis seeds are split, along the other batches.
+    """Return a mesh over all devices: one axis splits the seeds, the other the batches.
 
-    Seeds exchange nothing, so they go first: to as many devices as they fill evenly. The processes
-    of a job all hold all seeds, whose metrics they all report.
+    Seeds exchange nothing, so they are split first, over as many devices as they fill evenly. Each
+    process of a job holds all seeds, since it reports the metrics of all.
     """
     devices = jax.devices() if devices is None else devices
     seeds = math.gcd(num_seeds, len(devices)) if jax.process_count() == 1 else 1
@@ -89,7 +89,7 @@ def place_rows(mesh: Mesh, tree: Any) -> Any:
 def _place(
     placement: NamedSharding, tree: Any, global_shape: Callable[[Any], Any] = lambda leaf: None
 ) -> Any:
-    """Place what this process holds; without a global shape, it is a part among equal ones."""
+    """Place what this process holds: one of equal parts, unless a global shape is given."""
     place = jax.make_array_from_process_local_data
     with jax.transfer_guard("allow"):  # what is placed here is placed on purpose
         return jax.tree.map(lambda leaf: place(placement, leaf, global_shape(leaf)), tree)

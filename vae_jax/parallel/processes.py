@@ -1,9 +1,9 @@
 """Several processes that run the same command as one job, on one machine or many.
 
 JAX does the distributing: every process holds a part of each global batch, and state is the same
-everywhere. When tracks are embedded, each process writes its share of the shards. What only one
-process may do (extract, write results, cluster, draw) the first does, while the others wait.
-Without `start`, there is one process, and JAX is not even imported.
+everywhere. When tracks are embedded, each process writes its share of the shards. The first process
+does what only one may do (extract, write results, cluster, draw), while the others wait. Without
+`start` there is one process, and JAX is not even imported.
 """
 
 import os
@@ -35,7 +35,7 @@ def start(coordinator_address: str | None, num_processes: int | None, index: int
     import jax
 
     global _processes, _index
-    # Of signals, training asks all processes itself; elsewhere each of them ends at once.
+    # Training asks all processes itself whether they got a signal; elsewhere each ends at once.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -48,15 +48,15 @@ def start(coordinator_address: str | None, num_processes: int | None, index: int
         ) from error
     _processes, _index = jax.process_count(), jax.process_index()
     logging.info("process %d of %d, %d devices in all", _index, _processes, jax.device_count())
-    if _index:  # what all do, the first one tells
+    if _index:  # the first process tells what all do
         logging.set_verbosity(logging.WARNING)
 
 
 def is_described() -> bool:
-    """Say whether the environment tells plainly of a job of several processes, which JAX can join.
+    """Say whether the environment plainly describes a job of several processes that JAX can join.
 
-    So does that of `srun`, `mpirun` (Open MPI 4) and TPU slices on GKE. That of a Cloud TPU VM
-    does not, nor that of other Kubernetes jobs.
+    The environments of `srun`, `mpirun` (Open MPI 4) and TPU slices on GKE do. Those of a Cloud TPU
+    VM and of other Kubernetes jobs do not.
     """
     hosts = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES", "")
     # SLURM_NTASKS is set in batch scripts too, which are one process.
@@ -79,7 +79,7 @@ def is_alone() -> bool:
 def wait_for_all(point: str) -> None:
     """Wait until every process has come to this point."""
     if not is_alone():
-        # By the coordination service, not the devices: one process may be using its own.
+        # The coordination service does it, not the devices, which one process may be using.
         from orbax.checkpoint import multihost
 
         barrier = multihost.get_barrier_sync_fn()

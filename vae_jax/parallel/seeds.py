@@ -13,9 +13,9 @@ def over_seeds(
     num_seeds: int,
     out_axis: int = 0,
 ) -> Callable[..., Any]:
-    """Return `jax.vmap(function, in_axes, out_axis)`; of a single seed it is as fast as without.
+    """Return `jax.vmap(function, in_axes, out_axis)`, at no cost for a single seed.
 
-    A vmap of one costs up to a third, since products with its parameters become batched ones.
+    A vmap of one seed would cost up to a third, since products with parameters become batched ones.
     """
     if num_seeds > 1:
         return jax.vmap(function, tuple(in_axes), out_axis)

@@ -32,7 +32,7 @@ FONTS = (  # in the order in which they are asked for a character
     *("Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS"),
 )
 SCATTER_LAYERS = 10
-MOST_BARS = 2000  # of a cluster: more than a figure has pixels, and each takes its time
+MOST_BARS = 2000  # in a cluster: a figure has fewer pixels, and each bar takes time
 PANEL_TITLES = {
     "loss": "loss: negative ELBO (nats)",
     "reconstruction": "reconstruction (nats)",
@@ -51,7 +51,7 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
         text.set_fontfamily(_font_families())
         text.set_parse_math(False)  # artists may be called $uicideboy$
     with files.atomic_write(path) as file, warnings.catch_warnings():
-        # Where no installed font has a character, a box stands for it.
+        # A box stands for a character that no installed font has.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
         figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
 
@@ -64,7 +64,7 @@ def scatter(projection: Projection, groups: Sequence[Group], legend: str, title:
     axes = figure.add_subplot()
     area = float(np.clip(15000 / total, 3.0, 42.0))  # points squared
     alpha = float(np.clip((5000 / total) ** 0.5, 0.15, 0.9))
-    # In layers, each with a part of every group, so that no group hides those drawn before it.
+    # Each layer has a part of every group, so that no group hides those drawn before it.
     shuffle = np.random.default_rng(0).permutation
     shuffled = [shuffle(group.rows) for group in groups]
     for layer in range(SCATTER_LAYERS):
@@ -134,7 +134,7 @@ def heatmap(rows: Sequence[Group], columns: Sequence[Group], column: str, title:
 def silhouette(values: np.ndarray, groups: Sequence[Group], title: str) -> Figure:
     """Draw every track's silhouette [N], sorted within its cluster (Rousseeuw 1987).
 
-    NaN where it was not computed; noise has none.
+    A silhouette is NaN if it was not computed; noise has none.
     """
     figure = Figure(figsize=(6.4, min(2.0 + 0.35 * len(groups), 9.0)))
     axes = figure.add_subplot()

@@ -60,11 +60,11 @@ def project(
     method
         "umap", "tsne" or "pca".
     seed
-        Of the sample and of the method's own choices.
+        The seed of the sample and of the method's own choices.
     n_neighbors, min_dist
-        Of UMAP; the neighbours are limited to N - 1.
+        UMAP's settings; the neighbours are limited to N - 1.
     perplexity
-        Of t-SNE, limited to (N - 1) / 3, as its neighbourhoods hold three times as many tracks.
+        t-SNE's setting, limited to (N - 1) / 3: its neighbourhoods hold three times as many tracks.
     """
     latents = np.asarray(latents, np.float32)
     if method != "pca" and _num_distinct(latents, MIN_DISTINCT) < MIN_DISTINCT:
@@ -121,8 +121,8 @@ def _umap(points: np.ndarray, seed: int, n_neighbors: int, min_dist: float) -> n
     # search: 5,000 tracks took 5 s in all, against 33.
     distances, neighbors = NearestNeighbors(n_neighbors=n_neighbors).fit(points).kneighbors(points)
     with warnings.catch_warnings():
-        # It tells that there is no TensorFlow, no index for new points, and which of its
-        # initialisations it took: nothing that a user could act on.
+        # UMAP warns that there is no TensorFlow, that there is no index for new points, and which
+        # initialisation it took. A user can act on none of these.
         warnings.simplefilter("ignore")
         from umap import UMAP
 

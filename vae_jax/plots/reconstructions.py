@@ -1,7 +1,7 @@
 """Draws `reconstructions.npz`: inputs beside outputs, and latent traversals.
 
-Log-mel spectrograms are drawn in dB. Of other features the first few dwarf the rest, so these are
-drawn in standard deviations from their mean in the collection.
+Log-mel spectrograms are drawn in dB. Other features are drawn in standard deviations from their
+mean in the collection, since the first few would dwarf the rest.
 """
 
 import numpy as np

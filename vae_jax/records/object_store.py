@@ -1,8 +1,8 @@
 """A records directory kept at the URL of an object store, with a copy on this machine.
 
-Whoever writes a shard puts it there, its marker last; whoever reads brings home what differs. So
-nothing but the bucket has to be shared between machines, and a job that is killed on one of them
-continues on another. The files are those of `records`: TensorFlow can read them where they are.
+A process that writes a shard puts it there, its marker last. A process that reads fetches what
+differs. So machines need to share nothing but the bucket, and a job that is killed on one of them
+continues on another. TensorFlow can read the files where they are.
 """
 
 import re

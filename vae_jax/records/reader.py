@@ -44,7 +44,7 @@ class Records:
     arrays
         The stored arrays' specs by name.
     statistics
-        Per array, for standardisation.
+        Each array's mean and deviation, for standardisation.
     fingerprint
         Changes whenever any record may have changed, or their order.
     content
@@ -121,7 +121,7 @@ class Records:
         shards, offsets, ends = (
             column[positions] for column in (self._shards, self._offsets, self._ends)
         )
-        # What lies one after another is read at once, as a run.
+        # Records that lie one after another are read at once, as a run.
         follows = (np.diff(shards) == 0) & (offsets[1:] == ends[:-1])
         first = np.append(0, np.flatnonzero(~follows) + 1)
         counts = np.diff(np.append(first, len(positions)))
@@ -167,9 +167,10 @@ def decode(
 
 
 def _run(shard: mmap.mmap | bytes, begin: int, end: int) -> bytes:
-    """Return a shard's bytes; once the last are read, let go of its pages, as when read in order.
+    """Return a shard's bytes, and let go of its pages once the last of them are read.
 
-    They would else count as this process's memory, until all of a collection does.
+    Otherwise, when records are read in order, the whole collection would come to count as this
+    process's memory.
     """
     content = shard[begin:end]
     if end == sys.maxsize and isinstance(shard, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):

@@ -16,8 +16,8 @@ class ArraySpec:
     shape, dtype
         None stands for a length that differs by track.
     isotropic
-        Whether standardising divides all columns by one number, which keeps their proportions.
-        Those of an SVD are its meaning: to divide each by its own deviation would blow noise up.
+        Whether standardising divides all columns by one number, which keeps their proportions. The
+        columns of an SVD need that: dividing each by its own deviation would blow up noise.
     window
         Frames of each window, where a track's frames are those of several windows, one after
         another; a track of one window alone may have fewer. None where all frames are consecutive.
@@ -37,7 +37,7 @@ class ArraySpec:
         return 1 if self.is_segments else frames
 
     def missing(self) -> np.ndarray:
-        """Return what is stored for a track that lacks the array: zeros, of no length if any."""
+        """Return what a track stores that lacks the array: zeros, of no length if that differs."""
         return np.zeros([size or 0 for size in self.shape], self.dtype)
 
 
@@ -52,10 +52,10 @@ class Statistics:
     count
         Rows measured; 0 where no track has the array.
     mean
-        Of each column, [D].
+        The mean of each column, [D].
     squares
-        Sum of squared deviations from the mean, of each column, [D]; of an isotropic array the
-        mean over its columns, [1].
+        The sum of each column's squared deviations from its mean, [D]. An isotropic array has the
+        mean of these over its columns, [1].
     """
 
     count: int
@@ -87,9 +87,9 @@ class Statistics:
 
     @property
     def std(self) -> np.ndarray:
-        """Population standard deviation, [D]; of an isotropic array the columns' root mean square.
+        """Population standard deviation, [D]; for an isotropic array the columns' root mean square.
 
-        1 where a feature is constant or was never measured, which leaves it at 0.
+        It is 1 if a feature is constant or was never measured, which leaves the feature at 0.
         """
         std = np.sqrt(self.squares / max(self.count, 1))
         return np.where(std > 1e-6 * np.maximum(1, np.abs(self.mean)), std, 1.0)

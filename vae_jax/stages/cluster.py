@@ -1,10 +1,9 @@
 """The cluster stage: embeddings in, `clustering_metrics.csv` and `clusters.csv` out.
 
 The VAE and every baseline are clustered by the same clusterer, with the same number of clusters
-and the same seeds, and scored in their own space and in a common one. Where that number is not
-given, it is chosen once, on the first method's embedding, which is the VAE's. Every model that was
-trained is clustered from every start; the components of its own mixture are merged into as many
-clusters.
+and the same seeds, and scored in their own space and in a common one. If that number is not given,
+it is chosen once, on the first method's embedding, which is the VAE's. Every model that was trained
+is clustered from every start. The components of its own mixture are merged into as many clusters.
 """
 
 import math
@@ -42,9 +41,9 @@ class Space:
     Attributes
     ----------
     positions
-        Among all tracks, [M].
+        Where the M tracks stand among all, [M].
     points
-        [M, L].
+        Their latents, [M, L].
     """
 
     latents: Latents
@@ -57,7 +56,7 @@ def update(this: Run) -> bool:
     config = config_lib.to_dict(this.config)
     columns = (config["cluster"]["label"], "artist")
     embeddings = hashes(this.embeddings(), "embed")
-    if not this.is_sharded:  # of shards, all methods but k-means are refused anyway
+    if not this.is_sharded:  # with shards all methods but k-means are refused anyway
         count = len(files.read_npz(this.embedding("vae"), "ids")["ids"])
         clusterers.check_size(this.config.cluster, count)
     made_from = [
@@ -88,19 +87,19 @@ def run(
     Parameters
     ----------
     outdir
-        Holds `latents.npz` (the VAE's) and `baselines/<name>.npz`, or folders of shards. What
-        is scored in a space of shards is `config.cluster.silhouette_sample` tracks at random.
+        Holds `latents.npz` (the VAE's) and `baselines/<name>.npz`, or folders of shards. In
+        shards, `config.cluster.silhouette_sample` random tracks are scored.
     methods
         What to cluster: "vae" or names of baselines. `clusters.csv` has the first one's clusters
-        as `cluster`, those of any other as `<name>_cluster`, all of the first start and, where
-        several models were trained together, of the best. The components of a mixture prior are
-        a method of their own.
+        as `cluster` and those of any other as `<name>_cluster`. All are from the first start and,
+        where several models were trained together, from the best model. The components of a
+        mixture prior are a method of their own.
     manifest
         Has the label and, perhaps, artist columns.
     config
         The whole config.
     run_id
-        Of the rows; rows with the same run id are replaced.
+        The rows' run id; earlier rows with the same run id are replaced.
     supervised
         The methods that have seen the labels.
 
@@ -156,7 +155,7 @@ def _cluster_method(
 ) -> tuple[list[Row], Clustering]:
     """Cluster each model's embedding from every start; return the scores, and what to show.
 
-    Shown is the first clustering of the best model.
+    What is shown is the first clustering of the best model.
     """
     config, best = this.config, spaces[method]
     starts = range(1 if method == MIXTURE else _repeats(options))
@@ -237,7 +236,7 @@ def _space(this: Run, latents: Latents) -> Space:
 
 
 def _models(this: Run, best: Space) -> list[Space]:
-    """Return the spaces of the models that were trained together; of one, its own."""
+    """Return the space of each of the models that were trained together; `best` alone for one."""
     if best.latents.num_models == 1:
         return [best]
     path, num_models = best.latents.path, best.latents.num_models
@@ -281,7 +280,7 @@ def _scores(
     config: ConfigDict,
     seed: int,
 ) -> Row:
-    """Score one clustering; all is empty where there is nothing to tell apart."""
+    """Score one clustering; leave all scores empty if there is nothing to tell apart."""
     own, common = metrics.Internal(), metrics.Internal()
     agreement = metrics.External(n_labelled=int(np.sum(classes != "")))
     held = found.labels[spaces[method].positions]
@@ -331,7 +330,7 @@ def _write_clusters(
 ) -> None:
     """Write each track's cluster, distance to its centre and silhouette, for every method.
 
-    Of tracks in shards, only those that are held have a silhouette.
+    With shards, only the tracks that are held in memory have a silhouette.
     """
     silhouettes = {name: _silhouettes(one, spaces[name], config) for name, one in found.items()}
     prefixes = {method: f"{method}_" if i else "" for i, method in enumerate(found)}

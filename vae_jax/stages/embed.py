@@ -1,7 +1,7 @@
 """The embed stage: checkpoints and records in, the embeddings of all methods out.
 
-All processes of a job write shards, each its share: of every trained model's latents, and of what
-the raw features are made from. The first process then makes the results of them.
+All processes of a job write shards, each its share. The shards hold every trained model's latents,
+and what the raw features are made from. The first process then makes the results from them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -44,7 +44,7 @@ def update(this: Run) -> bool:
 
 
 def share_shards(this: Run, is_due: bool) -> None:
-    """Embed with all processes of the job, where the first one finds that it is due."""
+    """Embed with all processes of the job, if the first one finds that it is due."""
     if processes.first_says("embed", is_due):
         write_shards(this)
         processes.wait_for_all("shards")
@@ -89,7 +89,7 @@ def _segments(this: Run, positions: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def finish(this: Run) -> None:
-    """Make every embedding of the shards, and the reconstructions."""
+    """Make every embedding from the shards, and the reconstructions."""
     written = {model: _model_shards(this, model) for model in this.trained}
     written["raw"] = _write_raw(this)
     if not this.is_sharded:
@@ -186,5 +186,5 @@ def _shards(this: Run, name: str, *made_from: Any) -> Shards:
 
 
 def _own_missing(shards: Shards) -> list[int]:
-    """Return this process's share of the shards, but for those that are finished."""
+    """Return this process's share of the shards that are not finished."""
     return [k for k in processes.own_share(range(len(shards))) if not shards.is_finished(k)]

@@ -18,10 +18,10 @@ from vae_jax.storage import files
 def unless_up_to_date(
     this: Run, stage: str, made_from: Any, write: Callable[[], Iterable[Path]]
 ) -> bool:
-    """Call `write` unless its outputs exist unharmed, made from the same; say whether it did.
+    """Call `write` unless its outputs exist, unchanged, from the same; say whether it was called.
 
-    `write` returns its outputs: files, or folders whose files count. What it wrote another time,
-    from other settings, and now did not is removed, unless somebody has changed it.
+    `write` returns its outputs: files, or folders whose files count. Outputs of an earlier call,
+    with other settings, that it does not write now are removed, unless somebody has changed them.
     """
     marker = this.outdir / MARKERS / f"{stage}.json"
     digest = files.fingerprint(made_from)

@@ -40,11 +40,11 @@ class Method:
     Attributes
     ----------
     name
-        In file names, such as "vae".
+        The name in file names, such as "vae".
     title
-        In titles, such as "VAE latents".
+        The name in titles, such as "VAE latents".
     prefix
-        Of its columns in `clusters.csv`: <prefix>cluster and <prefix>silhouette.
+        What its columns in `clusters.csv` begin with: <prefix>cluster and <prefix>silhouette.
     supervised
         Whether it has seen labels, which every title then says.
     """
@@ -192,7 +192,7 @@ def _method_plots(
 def _color_columns(
     manifest: Manifest, columns: Sequence[str], ids: Sequence[str]
 ) -> dict[str, list[str]]:
-    """Return the columns that tell tracks apart; of equal ones, such as label and genre, one."""
+    """Return the columns that tell tracks apart, each once: label and genre are often equal."""
     chosen: dict[str, list[str]] = {}
     for column in columns:
         values = manifest.column(column, ids)
@@ -258,7 +258,7 @@ class _ClusterTable:
 
 
 def _held(this: Run, method: Method) -> tuple[list[str], np.ndarray, int]:
-    """Return the ids and the latents [n, L] that are shown, and of how many tracks they are."""
+    """Return the ids and the latents [n, L] that are shown, and the number of all tracks."""
     latents = Latents(this.embedding(method.name))
     positions, points = latents.held(projections.FIT_SAMPLE, this.config.seed)
     return latents.ids[positions].tolist(), points, len(latents)

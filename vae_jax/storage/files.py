@@ -1,7 +1,7 @@
 """Atomic writes and the small file formats that every stage shares (JSON, npz, CSV).
 
 Every file is written beside its target, fsynced and renamed, so that a reader sees the old
-content or the new, never half of it. What a killed run was writing is removed by the next one.
+content or the new, never half of it. The next run removes what a killed one was writing.
 
 Cells of CSV files are escaped, since spreadsheets run cells that look like formulas, and ids,
 paths and reasons may be anybody's: text that begins with = + - @, a tab or a carriage return gets
@@ -41,8 +41,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not by mkstemp, whose files are private: asking for the umask, to make them as readable as
-        # any file the user creates, would clear it for a moment, for all threads.
+        # mkstemp would not do: its files are private, and to make them as readable as others one
+        # has to ask for the umask, which clears it for a moment, for all threads.
         temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         file = open(temporary, "xb")  # noqa: SIM115 (closed below)
     except OSError as error:
@@ -171,8 +171,8 @@ def _escape(value: Any) -> str:
 def lock(directory: str | os.PathLike, *folders: str) -> Iterator[None]:
     """Keep other runs from writing into `directory`; wait, and say so, while one does.
 
-    The lock is the kernel's: it ends with the process, however that ends. What a killed run was
-    writing in `directory`, and in those of its folders that are named, is removed.
+    The lock is the kernel's: it ends with the process, however that ends. Files that a killed run
+    was writing in `directory`, and in its subfolders that are named, are removed.
     """
     path = Path(directory) / ".lock"
     try:

@@ -21,7 +21,7 @@ from vae_jax.storage import files
 Location = Path | str
 _URL = re.compile(r"(gs|s3|az|file|memory)://(?!.*::)")  # fsspec would chain protocols at ::
 _PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
-# What object stores tell of an object that changes with its content, the best first.
+# Fields of an object in a store that change with its content, the best first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created")
 REQUESTS = 32  # at a time
 
@@ -67,7 +67,7 @@ def states(locations: Iterable[Location | None]) -> list[list[Any] | None]:
 
 @contextlib.contextmanager
 def local(source: Location) -> Iterator[Path]:
-    """Yield a file's path on this machine: of a URL a temporary copy, whole or not at all.
+    """Yield a file's path on this machine; for a URL that of a temporary copy, which is whole.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def copy(source: Location, path: Path) -> None:
 
 
 def names(folder: str) -> set[str]:
-    """Return the names of what the folder at a URL holds; none where there is no such."""
+    """Return the names of what the folder at a URL holds; none if there is no such folder."""
     try:
         with _failing(folder):
             filesystem, path = _open(folder)
