@@ -152,6 +152,21 @@ def test_a_script_finds_its_checkout_when_it_is_called_through_a_symbolic_link(
     assert out
 
 
+def test_the_same_pythons_are_tested_and_promised_and_images_and_pods_use_one_of_them():
+    setup, ci = (ROOT / "setup.py").read_text(), (ROOT / ".ci" / "run").read_text()
+    tested = re.findall(r":-(3[\d. ]+)\}", ci)[0].split()
+    assert re.findall(r"Python :: (3\.\d+)", setup) == tested
+    assert f'python_requires=">={tested[0]}"' in setup
+    promise = f"{', '.join(tested[:-1])} and {tested[-1]} were last tested on 20"
+    assert promise in " ".join((ROOT / "README.md").read_text().split())
+    used = {
+        name: set(re.findall(r"(?:PYTHON_VERSION=|python (?:install -q|find) )(3\.\d+)", text))
+        for name in ("Dockerfile", "Dockerfile.beam", "tpu_pod.sh")
+        if (text := (LAUNCH / name).read_text())
+    }
+    assert all(len(versions) == 1 and versions <= set(tested) for versions in used.values()), used
+
+
 def test_nothing_is_made_that_anybody_may_write_or_by_a_name_that_anybody_may_take():
     for path in (path for path in LAUNCH.rglob("*") if path.is_file()):
         assert not re.search(r"\b0?777\b|\b[ao]\+r?w|/tmp/", path.read_text()), path

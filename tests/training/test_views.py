@@ -143,7 +143,8 @@ def test_the_track_vae_sees_segments_of_all_windows_and_never_a_seam(is_resident
     size = np.asarray(track_view.describe(jnp.zeros((4, 2)))).shape[-1]
     statistics = {"features": Statistics.of(np.array([[-1.0, -1], [1, 1]]))}
     statistics["description"] = Statistics.of(np.array([[-1.0] * size, [1.0] * size]))
-    view = views.build(config, WINDOWS, statistics, 0)
+    whitening = Whitening(np.eye(size, dtype=np.float32), np.ones(size, np.float32))
+    view = views.build(config, WINDOWS, statistics, 0, whitening)
     tracks = tracks_of_frames(30, 10)
     means = {w + first + 1.5 for w in (0, 10, 20) for first in range(7)}  # of four frames in a row
     seen = view.precompute(tracks) if is_resident else tracks
