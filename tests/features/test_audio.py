@@ -492,6 +492,8 @@ def test_chained_ogg_is_read_to_its_end(tmp_path, suffix):
         ("ac3", "ac3", False),
         ("webm", "libopus", False),
         ("aac", "aac", False),
+        ("latm", "aac", False),
+        ("ts", "aac", False),
     ],
 )
 def test_whatever_ffmpeg_decodes_is_read(tmp_path, suffix, codec, is_lossless):

@@ -7,6 +7,7 @@ from vae_jax.config import get_config, to_dict
 from vae_jax.errors import UserError
 from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.training import track_view, views
+from vae_jax.training.whitening import Whitening
 
 FRAMES = {"features": ArraySpec((None, 2), "float16")}
 VECTORS = {"features": ArraySpec((3,), "float32")}

@@ -49,6 +49,7 @@ SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
 )
 # What libsndfile reads, at least of some codecs.
 SNDFILE = frozenset(("flac", "ogg", "wav", "aiff", "w64", "caf", "au", "voc", "mp3"))
+MPEG_TS_PACKETS = (0, 188, 376)  # where they begin
 APPLE_DOUBLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")
 
 
@@ -81,6 +82,10 @@ def recognise(file: BinaryIO) -> tuple[str | None, int]:
             return demuxer, start
     if head[:1] == b"\xff" and len(head) > 1 and head[1] & 0xF6 == 0xF0:
         return "aac", start
+    if head[:1] == b"\x56" and len(head) > 1 and head[1] & 0xE0 == 0xE0:
+        return "loas", start
+    if all(_read(file, start + place, 1) == b"G" for place in MPEG_TS_PACKETS):
+        return "mpegts", start
     if mpeg.find_frame(file, start) is not None:
         return "mp3", start
     if start:

@@ -70,7 +70,9 @@ class Stream:
     frame
         The first.
     lead
-        Samples that libsndfile decodes before those of the first frame.
+        Samples that libsndfile decodes before those of the first frame, of a made header.
+    is_bare
+        Whether the file has no header of any kind, so that libsndfile may read it as it is.
     """
 
     first: int
@@ -80,6 +82,7 @@ class Stream:
     promised: float | None
     frame: Frame
     lead: int = 0
+    is_bare: bool = False
 
 
 def id3_length(head: bytes) -> int:
@@ -165,8 +168,8 @@ def examine(file: BinaryIO, start: int) -> Stream | None:
     seconds = promised and (promised * frame.samples - _trimmed(info, at)) / frame.rate
     if kind and promised:
         return Stream(first, end, _patched(info, at, frames, end - first), frames, seconds, frame)
-    info, lead = _made(frame, frames), frame.samples - DECODER_DELAY
-    return Stream(first, end, info, frames, seconds, frame, lead)
+    made, lead, is_bare = _made(frame, frames), frame.samples - DECODER_DELAY, first == found[0]
+    return Stream(first, end, made, frames, seconds, frame, lead, is_bare)
 
 
 def count(file: BinaryIO, start: int, header: int, size: int) -> tuple[int, int]:

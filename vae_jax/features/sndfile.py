@@ -60,12 +60,20 @@ class SndfileSource:
     is_estimate = False  # whether `total` is one
 
     def __init__(self, file: BinaryIO, stream: mpeg.Stream | None) -> None:
-        self._file, self._stream = file, stream
+        self._file, self._lead = file, 0
+        self._stream: mpeg.Stream | None = None  # what libsndfile is given for the file
         self._sound = self._open()
+        self.total, self._goes_through = self._sound.frames, False
+        if stream:
+            counted = stream.frames * stream.frame.samples
+            if stream.is_bare and self.total >= counted:  # which is faster
+                self.total = counted
+            else:
+                self._stream, self._lead = stream, stream.lead
+                self._reopen()
+                self.total = self._sound.frames - self._lead
         self.rate, self.channels = self._sound.samplerate, self._sound.channels
-        self._lead = self._stream.lead if self._stream else 0
-        self.total, self._goes_through = self._sound.frames - self._lead, False
-        self.promised = self._stream.promised if self._stream else self._promised()
+        self.promised = stream.promised if stream else self._promised()
 
     def __enter__(self) -> "SndfileSource":
         return self
