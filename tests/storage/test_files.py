@@ -42,7 +42,7 @@ def test_writing_never_touches_the_umask_under_which_other_threads_write(tmp_pat
 def test_a_full_disk_is_a_user_error_that_names_the_file(tmp_path):
     program = f"""
 import resource, signal
-from vae_jax import files
+from vae_jax.storage import files
 from vae_jax.errors import UserError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -110,7 +110,7 @@ def test_fingerprints_depend_on_values_and_not_on_the_order_of_keys():
 
 def test_a_locked_folder_makes_the_second_run_wait(tmp_path):
     program = f"""
-from vae_jax import files
+from vae_jax.storage import files
 print("started", flush=True)
 with files.lock({str(tmp_path)!r}):
     print("entered", flush=True)

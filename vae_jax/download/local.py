@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import ModuleType
 from typing import Any
 
+import filelock
+
 from vae_jax.errors import UserError
 from vae_jax.storage import files
 
@@ -66,26 +68,13 @@ def work_folder(folder: Path) -> Iterator[Path]:
     """Yield the work folder inside `folder`, locked against a second download into it."""
     work = folder / WORK_FOLDER
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = open(work / "lock", "ab")  # noqa: SIM115 - closed below; closing it unlocks
-    except OSError as error:
-        raise UserError(f"cannot write {work}: {error.strerror}.") from error
-    with lock:
-        _lock(lock.fileno(), folder)
-        yield work
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs at once only waste each other's work
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        lock = files.try_lock(work)
+    except filelock.Timeout as error:
         raise UserError(
             f"another download is writing to {folder}: wait for it, or choose another folder."
         ) from error
+    with lock:
+        yield work
 
 
 def check_manifest(path: Path) -> None:

@@ -14,7 +14,6 @@ take the apostrophe off again.
 import codecs
 import contextlib
 import csv
-import fcntl
 import hashlib
 import itertools
 import json
@@ -25,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import filelock
 import numpy as np
 from absl import logging
 
@@ -174,22 +174,35 @@ def lock(directory: str | os.PathLike, *folders: str) -> Iterator[None]:
     The lock is the kernel's: it ends with the process, however that ends. Files that a killed run
     was writing in `directory`, and in its subfolders that are named, are removed.
     """
-    path = Path(directory) / ".lock"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "ab")  # noqa: SIM115 (closed below, with the lock)
-    except OSError as error:
-        raise UserError(f"cannot write into {directory}: {error.strerror}.") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logging.warning("%s is in use by another run; waiting until it ends", directory)
-            fcntl.flock(file, fcntl.LOCK_EX)
+        taken = try_lock(directory)
+    except filelock.Timeout:
+        logging.warning("%s is in use by another run; waiting until it ends", directory)
+        taken = try_lock(directory, -1)
+    with taken:
         for folder in (".", *folders):
-            for stale in (Path(directory) / folder).glob(f"{TEMPORARY_PREFIX}*"):
+            for stale in (Path(directory) / folder).glob(f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 16}"):
                 stale.unlink(missing_ok=True)
         yield
+
+
+def try_lock(directory: str | os.PathLike, seconds: float = 0) -> filelock.AcquireReturnProxy:
+    """Lock a folder, which is made if it is missing; a context manager that lets go of it.
+
+    Raises
+    ------
+    filelock.Timeout
+        If another process holds the lock for so many seconds; -1 waits for ever.
+    UserError
+        If the folder cannot be written.
+    """
+    try:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(Path(directory) / ".lock").acquire(seconds)
+    except OSError as error:
+        if isinstance(error, filelock.Timeout):
+            raise
+        raise UserError(f"cannot write into {directory}: {error.strerror}.") from error
 
 
 def fingerprint(*parts: Any) -> str:

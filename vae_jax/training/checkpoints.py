@@ -6,7 +6,6 @@ Orbax reads a flipped bit without complaint, so a step is verified against its s
 restored; a step that fails is passed over for the one before.
 """
 
-import ast
 import contextlib
 import json
 import os
@@ -21,6 +20,7 @@ from absl import logging
 from vae_jax.errors import UserError
 from vae_jax.parallel import processes
 from vae_jax.storage import files
+from vae_jax.training import tensorstore_leaks
 
 COMPLETE = "complete.json"  # written when training has ended: its last step, the log's hash
 BEST_METRIC = "eval/loss"
@@ -37,14 +37,9 @@ class Checkpoints:
 
     def __init__(self, directory: Path) -> None:
         import orbax.checkpoint as ocp
-        import tensorstore
         from orbax.checkpoint import checkpoint_managers as policies
 
-        # TensorStore never frees the strings of JSON that it returns. With every checkpoint Orbax
-        # logs such metrics, 50 KB, and asks where each array goes, 10 KB for a small model.
-        tensorstore.experimental_collect_matching_metrics = _no_metrics
-        spec: Any = tensorstore.KvStore.Spec
-        spec.to_json = _to_json
+        tensorstore_leaks.avoid()
         self.directory = directory.absolute()
         self._ocp = ocp
         if processes.is_first():
@@ -221,16 +216,6 @@ def _metrics(directory: Path, step: int) -> dict[str, float]:
     """Return what a step was evaluated to; nothing for one that was saved in a hurry."""
     path = directory / str(step) / "metrics" / "metrics"
     return files.read_json(path) if path.exists() else {}
-
-
-def _no_metrics(*args: Any, **kwargs: Any) -> list[Any]:
-    return []
-
-
-def _to_json(spec: Any) -> Any:
-    """Return the JSON of a key-value store's spec, which `repr` shows as `KvStore.Spec({...})`."""
-    shown = ast.literal_eval(repr(spec).removeprefix("KvStore.Spec"))  # a character for each byte
-    return json.loads(json.dumps(shown, ensure_ascii=False).encode("latin-1"))
 
 
 def _best_metric(metrics: Mapping[str, float]) -> float:
