@@ -60,6 +60,7 @@ def test_a_key_that_this_version_does_not_know_is_named():
         ("cluster.num_clusters", "banana", '"auto"'),
         ("cluster.num_clusters", None, "a whole number"),
         ("model.encoder", "cnn", "one of mlp, conv2d"),
+        ("model.num_segments", -1, "1 or more"),
         ("model.num_segments", -3, "1 or more"),
         ("model.contrast", -0.5, "0 or more"),
         ("model.condition", "x" * 1001, "the name of a column"),
