@@ -27,7 +27,7 @@ from vae_jax.parallel import devices
 from vae_jax.records import reader
 from vae_jax.training import train
 from vae_jax.training.input_pipeline import Source
-from vae_jax.training.model_spec import Description
+from vae_jax.training.model_spec import ModelSpec
 from vae_jax.training.objective import (
     OBJECTIVE_KEYS,
     Objective,
@@ -153,8 +153,8 @@ def training(
     The FLOPs are those of the loss and its gradient before the compiler changes them.
     """
     stored = reader.Records(directory)
-    source, description = Source(stored), Description.of(config, stored, [])
-    objective = Objective(*description.build(), *(config["model"][name] for name in OBJECTIVE_KEYS))
+    source, model_spec = Source(stored), ModelSpec.of(config, stored, [])
+    objective = Objective(*model_spec.build(), *(config["model"][name] for name in OBJECTIVE_KEYS))
     optimizer, mesh = make_optimizer(config["train"]), devices.make_mesh(chosen)
     whole, key, first = devices.whole(mesh), jax.random.key(0), np.zeros(1, np.int32)
     key, resident = jax.device_put((key, source.load(np.arange(len(source)))), whole)
@@ -214,7 +214,7 @@ def _input(directory: Path, config: dict[str, Any], sizes: Sizes) -> Line:
     rates = {}
     for name, gib in (("streamed", 0.0), ("resident", 1000.0)):
         settings = {**config, "train": {**config["train"], "resident_gib": gib}}
-        program = train.prepare(Source(stored), Description.of(settings, stored, []))
+        program = train.prepare(Source(stored), ModelSpec.of(settings, stored, []))
         state, times = program.state, []
         for repeat in range(sizes.repeats + 1):
             started = time.perf_counter()

@@ -52,7 +52,7 @@ def prepare(folder: Path, model: str, feature: str, count: int, frames: int) -> 
     """Write records, and the checkpoint of a model that has taken one step."""
     from vae_jax.training import train
     from vae_jax.training.input_pipeline import Source
-    from vae_jax.training.model_spec import Description
+    from vae_jax.training.model_spec import ModelSpec
 
     config = get_config()
     config.feature.name, config.model.name = feature, model
@@ -60,8 +60,8 @@ def prepare(folder: Path, model: str, feature: str, count: int, frames: int) -> 
     settings = to_dict(config)
     synthetic.write_records(folder / "records", settings["feature"], count, frames)
     stored = reader.Records(folder / "records")
-    description = Description.of(settings, stored, [])
-    train.train(Source(stored), description, folder / "checkpoint")
+    model_spec = ModelSpec.of(settings, stored, [])
+    train.train(Source(stored), model_spec, folder / "checkpoint")
 
 
 def streaming(folder: Path, batch_size: int) -> Callable[[], Any]:
@@ -85,7 +85,7 @@ def forward(folder: Path, batch_size: int) -> Callable[[], Any]:
 
     encoder, stored = _encoder(folder), reader.Records(folder / "records")
     source = Source(stored)
-    model, view = encoder.description.build()
+    model, view = encoder.model_spec.build()
     size = min(batch_size, max(1, BATCH_BYTES // stored.bytes_per_track), len(stored))
     tracks = jax.device_put(source.load(np.arange(size)))
     variables = jax.device_put({"params": encoder.best_params})

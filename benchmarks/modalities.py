@@ -49,21 +49,21 @@ def main(path: Path, outdir: Path, num_seeds: int) -> str:
     for name, config in configs().items():
         config.update(manifest=str(path), num_seeds=num_seeds, baselines=("raw", "pca"))
         config.update(data_dir=str(outdir / "data"), checkpoint_dir=str(outdir / "checkpoints"))
-        this = Run(config, outdir / "runs" / name.replace(", ", "-"))
+        run = Run(config, outdir / "runs" / name.replace(", ", "-"))
         print(name, file=sys.stderr, flush=True)
-        runner.run(config, this.outdir, ("features", "train", "embed"), None)
-        rows += [{"features": name, **row} for row in _scores(this, tracks, num_seeds)]
+        runner.run_stages(config, run.outdir, ("features", "train", "embed"), None)
+        rows += [{"features": name, **row} for row in _scores(run, tracks, num_seeds)]
     files.write_csv(outdir / "modalities.csv", list(rows[0]), rows)
     return table(rows)
 
 
 def _scores(
-    this: Run, tracks: manifest.Manifest, num_seeds: int
+    run: Run, tracks: manifest.Manifest, num_seeds: int
 ) -> Iterator[dict[str, str | int | float]]:
     for space in SPACES:
-        ids, points = quality.read(this.embedding(space), num_seeds)
-        if space == "pca" and this.config.model.name == "multimodal":
-            points = [linear(this, seed) for seed in range(num_seeds)]
+        ids, points = quality.read(run.embedding(space), num_seeds)
+        if space == "pca" and run.config.model.name == "multimodal":
+            points = [linear(run, seed) for seed in range(num_seeds)]
         for label in LABELS:
             classes = np.array(tracks.column(label, ids.tolist()))
             k = len({*classes} - {""})
@@ -72,13 +72,13 @@ def _scores(
                 yield {"space": space, "label": label, **counts, "ami": row["ami"]}
 
 
-def linear(this: Run, seed: int) -> np.ndarray:
+def linear(run: Run, seed: int) -> np.ndarray:
     """Return the PCA of each modality, completed and balanced as the VAE's latents are, [N, L].
 
     Components are scaled like the posterior of a linear VAE with unit noise (probabilistic PCA,
     Tipping and Bishop 1999), and the mixture is fitted to them.
     """
-    records, model = this.records, this.config.model
+    records, model = run.records, run.config.model
     arrays = baselines.summaries(records, np.arange(len(records)))
     names = [name for name in records.arrays if f"has_{name}" in records.arrays]
     present = [arrays[f"has_{name}"].astype(np.float32) for name in names]

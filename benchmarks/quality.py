@@ -192,14 +192,14 @@ def _embed(
         peers = ("raw", "plda") if name == "track VAE" else ("raw",)
         config.update(manifest=path, num_seeds=num_seeds, baselines=peers)
         config.update(data_dir=str(outdir / "data"), checkpoint_dir=str(outdir / "checkpoints"))
-        this = Run(config, outdir / "runs" / re.sub(r"\W+", "-", name))
+        run = Run(config, outdir / "runs" / re.sub(r"\W+", "-", name))
         print(name, file=sys.stderr, flush=True)
-        runner.run(config, this.outdir, ("features", "train", "embed"), None)
-        found[name] = read(this.embedding("vae"), num_seeds)
+        runner.run_stages(config, run.outdir, ("features", "train", "embed"), None)
+        found[name] = read(run.embedding("vae"), num_seeds)
         if "plda" in peers:
-            found["PLDA"] = read(this.embedding("plda"), num_seeds)
+            found["PLDA"] = read(run.embedding("plda"), num_seeds)
         if name in RAW_OF:
-            found[RAW_OF[name]] = read(this.embedding("raw"), num_seeds)
+            found[RAW_OF[name]] = read(run.embedding("raw"), num_seeds)
     ids, points = _descriptions(configs["track VAE"])
     found["raw, modulation"] = ids, [points] * num_seeds
     for suffix in ("", ", no change", ", modulation"):
@@ -231,10 +231,10 @@ def _descriptions(config: ConfigDict) -> tuple[np.ndarray, np.ndarray]:
 
     from vae_jax import config as config_lib
     from vae_jax.training.input_pipeline import Source
-    from vae_jax.training.model_spec import Description
+    from vae_jax.training.model_spec import ModelSpec
 
     records = Run(config, Path()).records
-    _, view = Description.of(config_lib.to_dict(config), records, []).build()
+    _, view = ModelSpec.of(config_lib.to_dict(config), records, []).build()
     whole, means = jax.jit(view.whole), []
     for position in range(len(records)):
         inputs = whole(Source(records).load(np.array([position])))

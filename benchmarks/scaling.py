@@ -196,7 +196,7 @@ def count_parameters(folder: Path, model: str) -> int:
     import jax
 
     from vae_jax.training.input_pipeline import Source
-    from vae_jax.training.model_spec import Description
+    from vae_jax.training.model_spec import ModelSpec
     from vae_jax.training.objective import Objective, init_state, make_optimizer
 
     config = get_config()
@@ -205,7 +205,7 @@ def count_parameters(folder: Path, model: str) -> int:
     settings, directory = to_dict(config), folder / f"records-{model}"
     synthetic.write_records(directory, settings["feature"], 2, 128 if model == "conv2d" else 0)
     stored = reader.Records(directory)
-    described = Description.of(settings, stored, [])
+    described = ModelSpec.of(settings, stored, [])
     network, view = described.build()
     objective = Objective(network, view, 1.0, 1, 0.0)
     tracks = Source(stored).load([0]) | {"position": jax.numpy.zeros(1, int)}

@@ -208,11 +208,11 @@ def _program(setting: Setting) -> tuple[Callable[[], None], Callable[[], float]]
     from vae_jax.parallel import devices
     from vae_jax.training import train
     from vae_jax.training.input_pipeline import Source
-    from vae_jax.training.model_spec import Description
+    from vae_jax.training.model_spec import ModelSpec
 
     devices.use_cores(setting.num_seeds)
     stored = reader.Records(setting.directory)
-    program = train.prepare(Source(stored), Description.of(setting.config(), stored, []))
+    program = train.prepare(Source(stored), ModelSpec.of(setting.config(), stored, []))
     state, step = program.state, 0
 
     def run() -> None:
@@ -229,7 +229,7 @@ def bare(setting: Setting, model: Any = None) -> Callable[[], None]:
     import jax.numpy as jnp
 
     from vae_jax.training.input_pipeline import Source
-    from vae_jax.training.model_spec import Description
+    from vae_jax.training.model_spec import ModelSpec
     from vae_jax.training.objective import (
         OBJECTIVE_KEYS,
         Objective,
@@ -240,7 +240,7 @@ def bare(setting: Setting, model: Any = None) -> Callable[[], None]:
 
     stored, config = reader.Records(setting.directory), setting.config()
     source = Source(stored)
-    default, view = Description.of(config, stored, []).build()
+    default, view = ModelSpec.of(config, stored, []).build()
     objective = Objective(
         model or default, view, *(config["model"][name] for name in OBJECTIVE_KEYS)
     )

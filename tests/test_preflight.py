@@ -30,7 +30,7 @@ def refusal(config, outdir, stages=runner.STAGES, checkpoint=None):
     before = sorted(outdir.parent.rglob("*"))
     config_lib.validate(config)
     with pytest.raises(UserError) as error:
-        runner.run(config, outdir, stages, checkpoint)
+        runner.run_stages(config, outdir, stages, checkpoint)
     assert sorted(outdir.parent.rglob("*")) == before
     return str(error.value)
 

@@ -192,17 +192,17 @@ class Model:
         from vae_jax.features import extract
         from vae_jax.records.reader import Records
 
-        description = self.encoder.description
+        model_spec = self.encoder.model_spec
         with tempfile.TemporaryDirectory(prefix="vae_jax-") as folder:
             metadata, directory = Path(folder, "metadata.csv"), Path(folder, "records")
             _write_manifest(metadata, tracks)
             manifest = manifest_lib.read(metadata)
-            feature = config_lib.get_config().feature.to_dict() | description.config["feature"]
+            feature = config_lib.get_config().feature.to_dict() | model_spec.config["feature"]
             _, failures = extract.extract(
-                manifest, feature, directory, lyrics=description.lyrics, here=True
+                manifest, feature, directory, lyrics=model_spec.lyrics, here=True
             )
             records = Records(directory)
-            condition = description.config["model"]["condition"]
+            condition = model_spec.config["model"]["condition"]
             classes = manifest.column(condition, records.ids.tolist()) if condition else []
             everything = [np.arange(len(records), dtype=np.int32)]
             (posterior,) = self.encoder.embed(records, classes, everything, len(records))
@@ -266,7 +266,7 @@ def train(
     )
     chosen.update_from_flattened_dict(dict(settings or {}))
     config_lib.validate(chosen)
-    runner.run(chosen, Path(outdir), runner.STAGES, None)
+    runner.run_stages(chosen, Path(outdir), runner.STAGES, None)
     return load(outdir)
 
 

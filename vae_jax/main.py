@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
     if not processes.is_first():
         runner.help_the_first(config, outdir, names, checkpoint)
         return
-    done = runner.run(config, outdir, names, checkpoint, BEAM_OPTIONS.value)
+    done = runner.run_stages(config, outdir, names, checkpoint, BEAM_OPTIONS.value)
     print(report.report(done))
 
 

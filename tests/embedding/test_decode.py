@@ -11,7 +11,7 @@ from vae_jax.models.vae import Inputs
 from vae_jax.records.reader import Records
 from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.training import track_view
-from vae_jax.training.model_spec import Description
+from vae_jax.training.model_spec import ModelSpec
 
 RNG = np.random.default_rng(0)
 SPECS = {
@@ -71,14 +71,14 @@ def encoder_of(tracks, feature, model, conditions=(), **settings):
     config["feature"] |= {"name": feature, "n_mels": 8}
     config["model"] |= {"name": model, "latent_dim": 3, "segment_frames": 4, "hidden_dims": [5]}
     config["model"] |= {"channels": [4, 4]} | settings
-    description = Description.of(config, tracks, conditions)
-    network, view = description.build()
-    numbers = description.class_numbers(conditions)
+    model_spec = ModelSpec.of(config, tracks, conditions)
+    network, view = model_spec.build()
+    numbers = model_spec.class_numbers(conditions)
     source = decode.Source(tracks, numbers)
     first = np.zeros(1, np.int32)
     seen = view.sample(source.load(first) | {"position": first}, jax.random.key(0))
     variables = network.init(jax.random.key(1), seen, jax.random.key(2))
-    return SimpleNamespace(description=description, best_params=variables["params"])
+    return SimpleNamespace(model_spec=model_spec, best_params=variables["params"])
 
 
 def latents_of(tracks, num_blocks=1):
@@ -121,7 +121,7 @@ def test_the_outputs_equal_an_encoding_and_decoding_by_hand():
     tracks = Tracks(SPECS["mfcc"], 20)
     encoder = encoder_of(tracks, "mfcc", "mlp")
     data = decode.decode(encoder, tracks, [], latents_of(tracks))
-    model, _ = encoder.description.build()
+    model, _ = encoder.model_spec.build()
     variables = {"params": encoder.best_params}
     x = (data.inputs - data.center) / data.scale
     z = model.apply(variables, Inputs(x), method="encode").mean
@@ -139,7 +139,7 @@ def test_traversals_move_the_latents_that_vary_most_around_the_mean_of_all_track
     np.testing.assert_allclose(data.values[0], expected, rtol=1e-5)
     z = np.tile(mean, (7, 1))
     z[:, 1] = expected
-    model, _ = encoder.description.build()
+    model, _ = encoder.model_spec.build()
     decoded = model.apply({"params": encoder.best_params}, z, method="decode").mean
     np.testing.assert_allclose(data.traversals[0], decoded * data.scale + data.center, rtol=1e-4)
 
@@ -156,7 +156,7 @@ def test_only_tracks_with_audio_are_reconstructed():
 def test_a_model_that_does_not_decode_to_stored_features_is_left_out():
     tracks = Tracks(SPECS["logmelspec"], 8)
     encoder = encoder_of(tracks, "logmelspec", "track")
-    assert isinstance(encoder.description.build()[1], track_view.TrackView)
+    assert isinstance(encoder.model_spec.build()[1], track_view.TrackView)
     assert decode.decode(encoder, tracks, [], latents_of(tracks)) is None
 
 

@@ -17,7 +17,7 @@ from vae_jax.models.vae import Inputs, loss
 from vae_jax.records.reader import Records
 from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.training import mixture
-from vae_jax.training.model_spec import Description
+from vae_jax.training.model_spec import ModelSpec
 
 NUM_TRACKS, NUM_STYLES = 120, 6
 
@@ -151,7 +151,7 @@ def test_lyrics_count_for_more_the_fewer_tracks_have_them(frames_per_track):
     config = get_config()
     config.feature.lyrics_weight = 3.0
     config.model.name = "multimodal"
-    described = Description.of(to_dict(config), records, [])
+    described = ModelSpec.of(to_dict(config), records, [])
     assert described.lyrics_weight == pytest.approx(3.0 * 2**0.5)
     assert described.config == to_dict(config)
     model, _ = described.build()

@@ -21,7 +21,7 @@ from vae_jax.records.reader import Records
 from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.training import track_view, train
 from vae_jax.training.input_pipeline import Source
-from vae_jax.training.model_spec import Description
+from vae_jax.training.model_spec import ModelSpec
 
 BANDS, SEGMENT, NUM_TRACKS = 3, 16, 24
 NUM_GROUPS = 3
@@ -64,7 +64,7 @@ def settings(**model):
 
 @functools.cache
 def described(**model):
-    return Description.of(settings(**model), StubRecords(), [])
+    return ModelSpec.of(settings(**model), StubRecords(), [])
 
 
 def initialised(**model):
@@ -266,10 +266,10 @@ def use_devices(monkeypatch, number):
 
 def test_training_separates_tracks_that_differ(monkeypatch):
     use_devices(monkeypatch, 1)
-    records, description = StubRecords(), described()
-    program = train.prepare(Source(records), description)
+    records, model_spec = StubRecords(), described()
+    program = train.prepare(Source(records), model_spec)
     state, _ = program.train_steps(program.state, 0, 200)
-    model, view = description.build()
+    model, view = model_spec.build()
     tracks = some_tracks(range(NUM_TRACKS))
     params = jax.tree.map(lambda leaf: leaf[0], state.params)
     z = np.asarray(encode(model, {"params": params}, view.whole(tracks)).mean)
@@ -349,10 +349,10 @@ def test_the_latent_keeps_what_segments_share_however_long_it_is_trained(monkeyp
     records, config = TwoCovariances(), settings()
     config["model"].update(latent_dim=32, input_noise=0.2)
     config["train"].update(num_steps=num_steps, learning_rate=3e-3, log_every=150)
-    description = Description.of(config, records, [])
-    program = train.prepare(Source(records), description)
+    model_spec = ModelSpec.of(config, records, [])
+    program = train.prepare(Source(records), model_spec)
     state, _ = program.train_steps(program.state, 0, num_steps)
-    model, view = description.build()
+    model, view = model_spec.build()
     tracks = {name: jnp.array(x) for name, x in Source(records).load(np.arange(200)).items()}
     inputs = jax.jit(view.whole)(tracks)
     params = jax.tree.map(lambda leaf: leaf[0], state.params)

@@ -15,6 +15,7 @@ from vae_jax import compare, config
 from vae_jax.clustering import metrics_file
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest
+from vae_jax.run import Run
 from vae_jax.stages import cluster
 from vae_jax.storage import files
 
@@ -37,6 +38,16 @@ def settings(method: str = "kmeans", num_clusters: int | str = 3, **cluster: obj
     result = config.get_config()
     result.cluster.update(method=method, num_clusters=num_clusters, num_seeds=2, **cluster)
     return result
+
+
+def clustered(outdir, methods, tracks, config, run_id, supervised=()):
+    """Run the stage with the first method, the VAE, and the baselines after it."""
+    config = config.copy_and_resolve_references()
+    config.baselines = tuple(methods[1:])
+    config.model.condition = "label" if supervised else ""
+    run = Run(config, outdir)
+    run.__dict__["manifest"] = tracks
+    return cluster.cluster(run, run_id)
 
 
 def write_models(outdir: Path, num_models: int, components: np.ndarray = LABELS) -> np.ndarray:
@@ -69,7 +80,7 @@ def manifest(*columns: str) -> Manifest:
 
 def test_each_model_is_clustered_from_every_start_and_the_best_is_shown(tmp_path: Path) -> None:
     latents = write_models(tmp_path, num_models=3)
-    rows = cluster.run(tmp_path, METHODS, manifest("label"), settings(), "run 1")
+    rows = clustered(tmp_path, METHODS, manifest("label"), settings(), "run 1")
     assert [(row["method"], row["training"], row["seed"]) for row in rows] == [
         *(("vae", training, seed) for training in range(3) for seed in range(2)),
         *((method, None, seed) for method in METHODS[1:] for seed in range(2)),
@@ -86,7 +97,7 @@ def test_each_model_is_clustered_from_every_start_and_the_best_is_shown(tmp_path
 
 def test_the_mixture_of_every_model_is_scored_and_that_of_the_best_is_shown(tmp_path: Path) -> None:
     write_models(tmp_path, num_models=3)
-    rows = cluster.run(tmp_path, METHODS, manifest("label"), settings(), "run 1")[-3:]
+    rows = clustered(tmp_path, METHODS, manifest("label"), settings(), "run 1")[-3:]
     assert {row["clusterer"] for row in rows} == {"mixture"}
     assert [row["k"] for row in rows] == [1, 3, 3]
     assert [row["ami"] for row in rows] == [None, pytest.approx(1), pytest.approx(1)]
@@ -98,7 +109,7 @@ def test_the_mixture_of_every_model_is_scored_and_that_of_the_best_is_shown(tmp_
 def test_the_components_of_a_mixture_are_merged_into_as_many_clusters(tmp_path: Path) -> None:
     halves = 2 * LABELS + (RAW[:, 3] > 0)  # two components for each cluster
     write_models(tmp_path, 1, halves)
-    row = cluster.run(tmp_path, METHODS, manifest("label"), settings(), "run 1")[-1]
+    row = clustered(tmp_path, METHODS, manifest("label"), settings(), "run 1")[-1]
     assert (row["method"], row["k"], row["k_chosen_by"]) == ("mixture", 3, "config")
     assert row["ami"] == pytest.approx(1)
     table = files.read_csv(tmp_path / "clusters.csv")
@@ -112,7 +123,7 @@ def test_the_components_of_a_mixture_are_merged_into_as_many_clusters(tmp_path: 
 
 def test_a_mixture_with_fewer_components_is_not_split(tmp_path: Path) -> None:
     write_models(tmp_path, num_models=1)
-    rows = cluster.run(tmp_path, METHODS, manifest("label"), settings(num_clusters=5), "run 1")
+    rows = clustered(tmp_path, METHODS, manifest("label"), settings(num_clusters=5), "run 1")
     assert (rows[0]["k"], rows[-1]["k"]) == (5, 3)
     text = compare.table(rows)
     assert "k=5:" in text
@@ -124,7 +135,7 @@ def test_every_method_is_clustered_with_the_same_seeds_and_all_scores_are_writte
     tmp_path: Path,
 ) -> None:
     write_embeddings(tmp_path)
-    rows = cluster.run(tmp_path, METHODS, manifest("label", "artist"), settings(), "run 1", {"vae"})
+    rows = clustered(tmp_path, METHODS, manifest("label", "artist"), settings(), "run 1", {"vae"})
     assert [(row["method"], row["seed"]) for row in rows] == [
         (method, seed) for method in METHODS for seed in (0, 1)
     ]
@@ -143,7 +154,7 @@ def test_every_method_is_clustered_with_the_same_seeds_and_all_scores_are_writte
 
 def test_clusters_are_written_with_distances_and_silhouettes_per_track(tmp_path: Path) -> None:
     write_embeddings(tmp_path)
-    rows = cluster.run(tmp_path, METHODS, manifest("label"), settings(), "run 1")
+    rows = clustered(tmp_path, METHODS, manifest("label"), settings(), "run 1")
     table = files.read_csv(tmp_path / "clusters.csv")
     assert [row["id"] for row in table] == IDS.tolist()
     labels = np.array([int(row["cluster"]) for row in table])
@@ -163,20 +174,20 @@ def test_clusters_are_written_with_distances_and_silhouettes_per_track(tmp_path:
 def test_a_second_run_replaces_its_own_rows_and_keeps_the_others(tmp_path: Path) -> None:
     write_embeddings(tmp_path)
     for run_id in ("run 1", "run 2", "run 2"):
-        cluster.run(tmp_path, ["vae"], manifest(), settings(), run_id)
+        clustered(tmp_path, ["vae"], manifest(), settings(), run_id)
     rows = metrics_file.read(tmp_path / metrics_file.NAME)
     assert [row["run_id"] for row in rows] == ["run 1"] * 2 + ["run 2"] * 2
 
 
 def test_a_clusterer_without_randomness_runs_once(tmp_path: Path) -> None:
     write_embeddings(tmp_path)
-    rows = cluster.run(tmp_path, METHODS, manifest(), settings("agglomerative"), "run 1")
+    rows = clustered(tmp_path, METHODS, manifest(), settings("agglomerative"), "run 1")
     assert [(row["method"], row["seed"]) for row in rows] == [(method, 0) for method in METHODS]
 
 
 def test_without_labels_artists_or_common_space_those_scores_are_empty(tmp_path: Path) -> None:
     write_embeddings(tmp_path, raw=False)
-    row = cluster.run(tmp_path, ["vae", "pca"], manifest(), settings(), "run 1")[0]
+    row = clustered(tmp_path, ["vae", "pca"], manifest(), settings(), "run 1")[0]
     assert row["silhouette"] is not None
     assert (row["common_silhouette"], row["ami"], row["artist_precision_at_1"]) == (None,) * 3
     assert (row["n_labelled"], row["artist_num_queries"]) == (0, 0)
@@ -187,7 +198,7 @@ def test_a_collapsed_latent_space_yields_empty_metrics_not_a_crash(
     tmp_path: Path, method: str
 ) -> None:
     write_embeddings(tmp_path, np.ones((N, 3), np.float32))
-    rows = cluster.run(tmp_path, ["vae"], manifest("label"), settings(method), "run 1")
+    rows = clustered(tmp_path, ["vae"], manifest("label"), settings(method), "run 1")
     assert (rows[0]["k"], rows[0]["n_labelled"]) == (1, N)
     assert rows[0]["silhouette"] is rows[0]["ami"] is rows[0]["common_silhouette"] is None
     table = files.read_csv(tmp_path / "clusters.csv")
@@ -199,12 +210,12 @@ def test_the_number_of_clusters_can_be_chosen_from_the_latents_for_all_methods(
 ) -> None:
     write_embeddings(tmp_path, np.eye(3, dtype=np.float32)[LABELS] * 9 + RAW[:, 3:])
     run = settings(num_clusters="auto")
-    rows = cluster.run(tmp_path, METHODS, manifest("label"), run, "run 1")
+    rows = clustered(tmp_path, METHODS, manifest("label"), run, "run 1")
     assert {(row["method"], row["k"], row["k_chosen_by"]) for row in rows} == {
         (method, 3, "auto") for method in METHODS
     }
     assert rows[0]["ami"] == 1
-    rows = cluster.run(tmp_path, METHODS, manifest("label"), settings(), "run 2")
+    rows = clustered(tmp_path, METHODS, manifest("label"), settings(), "run 2")
     assert {row["k_chosen_by"] for row in rows} == {"config"}
 
 
@@ -213,7 +224,7 @@ def test_without_structure_all_methods_have_one_cluster_and_no_scores(
 ) -> None:
     write_embeddings(tmp_path, np.random.default_rng(1).normal(size=(N, 3)).astype(np.float32))
     run = settings("gmm", num_clusters="auto")
-    rows = cluster.run(tmp_path, METHODS, manifest("label"), run, "run 1")
+    rows = clustered(tmp_path, METHODS, manifest("label"), run, "run 1")
     assert {(row["k"], row["silhouette"], row["ami"]) for row in rows} == {(1, None, None)}
     assert "no cluster structure found" in caplog.text
     text = compare.table(rows)
@@ -229,7 +240,7 @@ def test_a_clusterer_that_finds_the_number_itself_is_not_changed_by_auto(tmp_pat
     found = {}
     for k in (3, "auto"):
         run = settings("dbscan", num_clusters=k)
-        row = cluster.run(tmp_path, ["vae"], manifest("label"), run, "run 1")[0]
+        row = clustered(tmp_path, ["vae"], manifest("label"), run, "run 1")[0]
         found[k] = {name: value for name, value in row.items() if name != "time"}
     assert found[3] == found["auto"]
     assert found[3]["k_chosen_by"] == "clusterer"
@@ -240,7 +251,7 @@ def test_noise_is_cluster_minus_one_with_empty_cells_and_lowers_coverage(tmp_pat
     latents[-3:] += 1000 * np.arange(1, 4)[:, None]
     write_embeddings(tmp_path, latents)
     run = settings("dbscan", min_samples=4)
-    row = cluster.run(tmp_path, ["vae"], manifest("label"), run, "run 1")[0]
+    row = clustered(tmp_path, ["vae"], manifest("label"), run, "run 1")[0]
     table = files.read_csv(tmp_path / "clusters.csv")
     noise = [r for r in table if r["cluster"] == "-1"]
     assert {r["id"] for r in noise} >= set(IDS[-3:])
@@ -251,7 +262,7 @@ def test_noise_is_cluster_minus_one_with_empty_cells_and_lowers_coverage(tmp_pat
 
 def test_the_mixture_writes_its_confidence(tmp_path: Path) -> None:
     write_embeddings(tmp_path)
-    cluster.run(tmp_path, ["vae"], manifest(), settings("gmm"), "run 1")
+    clustered(tmp_path, ["vae"], manifest(), settings("gmm"), "run 1")
     table = files.read_csv(tmp_path / "clusters.csv")
     assert all(0.3 < float(row["confidence"]) <= 1 for row in table)
 
@@ -267,10 +278,10 @@ def test_embeddings_that_are_missing_damaged_or_of_other_tracks_are_named(tmp_pa
     ):
         files.write_npz(pca, **arrays)
         with pytest.raises(UserError, match=rf"pca\.npz .*{message}"):
-            cluster.run(tmp_path, METHODS, manifest(), settings(), "run 1")
+            clustered(tmp_path, METHODS, manifest(), settings(), "run 1")
     pca.unlink()
     with pytest.raises(UserError, match=r"pca\.npz does not exist"):
-        cluster.run(tmp_path, METHODS, manifest(), settings(), "run 1")
+        clustered(tmp_path, METHODS, manifest(), settings(), "run 1")
     assert not (tmp_path / metrics_file.NAME).exists()
 
 

@@ -27,14 +27,14 @@ def trained(tmp_path_factory):
     config.train.update(num_steps=4, batch_size=8, checkpoint_every=2)
     config.baselines = ("pca", "raw", "plda")
     config_lib.validate(config)
-    runner.run(config, folder / "results", ["features", "train"], None)
+    runner.run_stages(config, folder / "results", ["features", "train"], None)
     return config
 
 
 def embed(config, outdir, shard_size):
     config = config.copy_and_resolve_references()
     config.embed.shard_size = shard_size
-    runner.run(config, outdir, ["embed"], None)
+    runner.run_stages(config, outdir, ["embed"], None)
     names = ("latents", *(f"baselines/{name}" for name in config.baselines))
     return {name: files.read_npz(outdir / f"{name}.npz") for name in names}
 
@@ -99,7 +99,7 @@ def test_the_number_of_workers_and_the_size_of_feature_shards_change_nothing_dow
 ):
     config = trained.copy_and_resolve_references()
     config.feature.update(shard_size=4, num_workers=3)
-    runner.run(config, tmp_path / "parts", ["features", "train"], None)
+    runner.run_stages(config, tmp_path / "parts", ["features", "train"], None)
     assert_same(embed(trained, tmp_path / "whole", 16384), embed(config, tmp_path / "parts", 16384))
 
 
@@ -147,7 +147,7 @@ def test_a_sharded_run_has_the_same_embeddings_and_goes_on_to_the_plots(
     config.embed.update(format="sharded", shard_size=4)
     config.cluster.update(num_clusters=3, silhouette_sample=12)
     config.visualize.method = "pca"
-    runner.run(config, tmp_path, ["embed", "cluster", "visualize"], None)
+    runner.run_stages(config, tmp_path, ["embed", "cluster", "visualize"], None)
     assert len([*(tmp_path / "latents").iterdir()]) == 4
     for name, arrays in one.items():
         assert not (tmp_path / f"{name}.npz").exists()
@@ -162,5 +162,5 @@ def test_a_sharded_run_has_the_same_embeddings_and_goes_on_to_the_plots(
     assert sum(row["silhouette"] != "" for row in table) == 12
     assert len(files.read_csv(tmp_path / "latent_visualization" / "vae_pca.csv")) == 10
     stamp = (tmp_path / "latents" / "latents-00000-of-00004.npz").stat().st_mtime_ns
-    runner.run(config, tmp_path, ["embed"], None)
+    runner.run_stages(config, tmp_path, ["embed"], None)
     assert (tmp_path / "latents" / "latents-00000-of-00004.npz").stat().st_mtime_ns == stamp

@@ -11,16 +11,15 @@ from vae_jax.config import get_config
 from vae_jax.embedding import reconstructions
 from vae_jax.embedding.reconstructions import Reconstructions
 from vae_jax.errors import UserError
-from vae_jax.manifest import read
 from vae_jax.plots import figures
-from vae_jax.stages.visualize import Method, run
+from vae_jax.run import Run
+from vae_jax.stages.visualize import visualize
 from vae_jax.storage import files
 from vae_jax.training.history import History
 
 N = 60
 GENRES = ("blues", "classical", "hip hop", "$uicideboy$ & co", "_metal", "rock")
 LANGUAGES = ("English", "中文", "العربية")
-METHODS = [Method("vae", "VAE latents"), Method.baseline("pca", "PCA")]
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -123,10 +122,12 @@ def write_reconstructions(path: Path, ids, spectrograms: bool, rng) -> None:
     reconstructions.write(path, data)
 
 
-def draw(outdir: Path, methods=METHODS, **settings) -> list[Path]:
+def draw(outdir: Path, baselines=("pca",), condition: str = "", **settings) -> list[Path]:
     config = get_config()
+    config.update(manifest=str(outdir / "metadata.csv"), baselines=baselines)
+    config.model.condition = condition
     config.visualize.update({"method": "pca"} | settings)
-    return run(outdir, methods, read(outdir / "metadata.csv"), config)
+    return visualize(Run(config, outdir))
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_a_run_is_drawn_from_every_side_and_every_picture_decodes(tmp_path):
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_the_same_inputs_and_seed_give_the_same_files_byte_for_byte(tmp_path, method):
     write_run(tmp_path, n=20)
-    settings = {"methods": METHODS[:1], "method": method, "color_by": ()}
+    settings = {"baselines": (), "method": method, "color_by": ()}
     (tmp_path / "reconstructions.npz").unlink()
     first = {path: path.read_bytes() for path in draw(tmp_path, **settings)}
     again = {path: path.read_bytes() for path in draw(tmp_path, **settings)}
@@ -205,15 +206,15 @@ def test_of_columns_with_equal_values_only_the_first_colours_plots(tmp_path, tit
     rows = files.read_csv(tmp_path / "metadata.csv")
     rows = [row | {"label": row["genre"]} for row in rows]
     files.write_csv(tmp_path / "metadata.csv", list(rows[0]), rows)
-    draw(tmp_path, methods=METHODS[:1], color_by=("label", "language", "genre"))
+    draw(tmp_path, baselines=(), color_by=("label", "language", "genre"))
     assert {"vae_pca_by_label", "vae_pca_by_language"} <= titles.keys()
     assert "vae_pca_by_genre" not in titles
 
 
 def test_every_plot_of_a_supervised_method_says_so(tmp_path, titles):
     write_run(tmp_path)
-    draw(tmp_path, methods=[Method("vae", "CVAE latents", supervised=True)])
-    assert titles["vae_pca_clusters"].startswith("CVAE latents (16-d) (supervised), PCA")
+    draw(tmp_path, baselines=(), condition="genre")
+    assert titles["vae_pca_clusters"].startswith("VAE latents (16-d) (supervised), PCA")
     assert all("(supervised)" in title for title in titles.values())
 
 
@@ -240,7 +241,7 @@ def test_what_has_no_data_is_left_out(tmp_path, titles):
 def test_a_run_of_one_two_or_three_tracks_is_drawn(tmp_path, n):
     write_run(tmp_path, n=n)
     (tmp_path / "reconstructions.npz").unlink()
-    written = draw(tmp_path, methods=METHODS[:1], method="umap", color_by=("genre",))
+    written = draw(tmp_path, baselines=(), method="umap", color_by=("genre",))
     names = {path.name for path in written}
     assert "vae_pca_clusters.png" in names
 
@@ -282,12 +283,13 @@ def test_drawing_imports_neither_jax_nor_librosa_nor_pyplot_and_umap_only_when_u
     code = f"""
         import sys
         from pathlib import Path
-        from vae_jax import config, manifest, visualize
+        from vae_jax import config
+        from vae_jax.run import Run
+        from vae_jax.stages.visualize import visualize
         config = config.get_config()
+        config.update(manifest={str(tmp_path / "metadata.csv")!r}, baselines=())
         config.visualize.method = "pca"
-        tracks = manifest.read({str(tmp_path / "metadata.csv")!r})
-        methods = [visualize.Method("vae", "VAE latents")]
-        visualize.run({str(tmp_path)!r}, methods, tracks, config)
+        visualize(Run(config, Path({str(tmp_path)!r})))
         heavy = {{"jax", "flax", "librosa", "umap", "matplotlib.pyplot"}}
         sys.exit(", ".join(heavy & set(sys.modules)) or None)
     """

@@ -71,7 +71,7 @@ def make_run(folder: Path, tracks: Tracks, method: str, projection: str) -> None
     config.cluster.update(method=method, num_clusters=NUM_CLUSTERS, num_seeds=1, min_samples=3)
     config.visualize.method = projection
     config_lib.validate(config)
-    runner.run(config, folder, ["cluster", "visualize"], None)
+    runner.run_stages(config, folder, ["cluster", "visualize"], None)
 
 
 @pytest.mark.filterwarnings("error")

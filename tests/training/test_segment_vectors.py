@@ -13,7 +13,7 @@ from vae_jax.records.reader import Records
 from vae_jax.records.statistics import ArraySpec
 from vae_jax.training import views
 from vae_jax.training.input_pipeline import Source
-from vae_jax.training.model_spec import Description
+from vae_jax.training.model_spec import ModelSpec
 
 NUM_SEGMENTS = np.array([9, 1, 4, 12, 2, 7])
 VECTORS = np.random.default_rng(0).normal([5, -3, 0.01], [2, 9, 0.003], (NUM_SEGMENTS.sum(), 3))
@@ -46,7 +46,7 @@ def rows(inputs, track):
 
 @pytest.mark.parametrize("is_resident", [True, False])
 def test_every_row_is_one_segment_whether_all_are_seen_or_as_many_are_drawn(records, is_resident):
-    _, view = Description.of(settings(), records, []).build()
+    _, view = ModelSpec.of(settings(), records, []).build()
     tracks = Source(records).load(np.arange(len(records)))
     if is_resident:
         tracks = view.precompute(tracks)
@@ -61,7 +61,7 @@ def test_every_row_is_one_segment_whether_all_are_seen_or_as_many_are_drawn(reco
 
 
 def test_fewer_are_drawn_from_all_rows_of_a_track(records):
-    _, view = Description.of(settings(num_segments=2), records, []).build()
+    _, view = ModelSpec.of(settings(num_segments=2), records, []).build()
     tracks = Source(records).load(np.arange(len(records)))
     sample, seen = jax.jit(view.sample), set()
     for seed in range(60):
@@ -90,4 +90,4 @@ def test_plda_refuses_one_vector_of_each_track():
 )
 def test_a_model_of_vectors_or_spectra_refuses_vectors_of_segments(records, key, value):
     with pytest.raises(UserError, match=rf"model\.{key}={value} needs .*=embedding gives vectors"):
-        Description.of(settings(**{key: value}), records, [])
+        ModelSpec.of(settings(**{key: value}), records, [])

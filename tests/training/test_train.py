@@ -22,7 +22,7 @@ from vae_jax.records import reader
 from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.training import checkpoints, history, input_pipeline, train
 from vae_jax.training.input_pipeline import Source
-from vae_jax.training.model_spec import Description
+from vae_jax.training.model_spec import ModelSpec
 
 NUM_TRACKS, DIM = 60, 12
 
@@ -58,12 +58,12 @@ def settings(**changes):
 
 def fit(config, directory):
     records = StubRecords()
-    train.train(Source(records), Description.of(config, records, []), directory)
+    train.train(Source(records), ModelSpec.of(config, records, []), directory)
 
 
 def prepare(config):
     records = StubRecords()
-    return train.prepare(Source(records), Description.of(config, records, []))
+    return train.prepare(Source(records), ModelSpec.of(config, records, []))
 
 
 @pytest.mark.parametrize(
@@ -72,18 +72,18 @@ def prepare(config):
 )
 def test_a_larger_collection_is_trained_for_more_steps(num_steps, num_epochs, min_steps, expected):
     config = settings(num_steps=num_steps, num_epochs=num_epochs, min_steps=min_steps)
-    described = Description.of(config, StubRecords(), [])
+    described = ModelSpec.of(config, StubRecords(), [])
     assert described.num_steps == expected  # of 54 tracks in batches of 16
     assert described.config == config
 
 
 def test_a_model_described_by_an_early_checkpoint_keeps_the_values_derived_for_it():
-    described = Description.of(settings(num_steps=None, num_epochs=100), StubRecords(), [])
+    described = ModelSpec.of(settings(num_steps=None, num_epochs=100), StubRecords(), [])
     values = json.loads(json.dumps(described.to_dict()))
-    assert Description.from_dict(values).resolved == described.resolved
+    assert ModelSpec.from_dict(values).resolved == described.resolved
     values |= {"config": described.resolved | {"feature": {"lyrics_weight": 2.5}}}
     del values["num_steps"], values["lyrics_weight"]
-    early = Description.from_dict(values)
+    early = ModelSpec.from_dict(values)
     assert (early.num_steps, early.lyrics_weight) == (described.num_steps, 2.5)
 
 
@@ -409,10 +409,10 @@ def test_batches_that_are_not_finite_are_skipped_where_that_is_configured(
     records = OneUnusable()
     for skips in (False, True):
         config = settings(skip_nonfinite=skips, resident_gib=resident_gib)
-        description = Description.of(config | {"num_seeds": num_seeds}, records, [])
+        model_spec = ModelSpec.of(config | {"num_seeds": num_seeds}, records, [])
         refused = pytest.raises(UserError, match=r"skip_nonfinite .there is no checkpoint yet")
         with contextlib.nullcontext() if skips else refused:
-            train.train(Source(records), description, tmp_path / str(skips))
+            train.train(Source(records), model_spec, tmp_path / str(skips))
     assert "batches before step 10 as not finite" in caplog.text
     lines = history.read(tmp_path / "True" / history.FILE)
     assert lines[-1]["eval/squared_error"] < 0.3  # of a variance of 1
@@ -422,9 +422,9 @@ def test_batches_that_are_not_finite_are_skipped_where_that_is_configured(
 
 def test_a_run_that_skips_more_than_a_few_of_its_batches_ends(tmp_path):
     records = OneUnusable()
-    description = Description.of(settings(skip_nonfinite=True), records, [])
+    model_spec = ModelSpec.of(settings(skip_nonfinite=True), records, [])
     with pytest.raises(UserError, match="were skipped as not finite, and at most 5% may be"):
-        train.train(Source(records), description, tmp_path)
+        train.train(Source(records), model_spec, tmp_path)
 
 
 def test_training_stops_early_when_evaluation_has_stalled(tmp_path):

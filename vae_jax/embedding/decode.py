@@ -57,16 +57,16 @@ def decode(
     Reconstructions | None
         None for models that do not decode to stored features, or without a track that has them.
     """
-    description = encoder.description
-    model, view = description.build()
+    model_spec = encoder.model_spec
+    model, view = model_spec.build()
     if not isinstance(view, View):
         return None
     name = next(iter(view.arrays))
     chosen = _evenly_spaced(records, name)
     if not len(chosen):
         return None
-    dimensions, moved = _traversals(latents, description.config["model"]["latent_dim"])
-    source = Source(records, description.class_numbers(conditions))
+    dimensions, moved = _traversals(latents, model_spec.config["model"]["latent_dim"])
+    source = Source(records, model_spec.class_numbers(conditions))
     tracks = source.load(np.maximum(input_pipeline.pad(chosen, NUM_TRACKS), 0))
     flat = moved.reshape(-1, moved.shape[-1])
     program = jax.jit(_program(model, view, name, len(chosen)))  # so little runs on one device
@@ -82,7 +82,7 @@ def decode(
         traversals=traversals.reshape(*moved.shape[:2], *traversals.shape[1:]),
         dimensions=dimensions,
         values=np.stack([moved[i, :, d] for i, d in enumerate(dimensions)]),
-        **_axes(description.config["feature"], name) if array.segment_frames else {},
+        **_axes(model_spec.config["feature"], name) if array.segment_frames else {},
     )
 
 

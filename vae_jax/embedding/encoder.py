@@ -23,7 +23,7 @@ from vae_jax.records.statistics import ArraySpec
 from vae_jax.training import checkpoints, input_pipeline
 from vae_jax.training.array_view import Tracks
 from vae_jax.training.input_pipeline import Source
-from vae_jax.training.model_spec import Description
+from vae_jax.training.model_spec import ModelSpec
 
 BATCH_BYTES = 2**25  # of stored features in one batch, at most
 
@@ -48,7 +48,7 @@ class Encoder:
 
     def __init__(self, directory: Path, step: int) -> None:
         metadata = checkpoints.read_metadata(directory, step)
-        self.description = Description.from_dict(metadata)
+        self.model_spec = ModelSpec.from_dict(metadata)
         self.params = checkpoints.restore_params(directory, step)
         self.num_models = len(jax.tree.leaves(self.params)[0])
         self.best = checkpoints.best_model(directory, step, self.num_models)
@@ -63,21 +63,21 @@ class Encoder:
 
         `posterior` has all models, [n, S, L]. None without a mixture prior.
         """
-        if self.description.config["model"]["prior"] != "mixture":
+        if self.model_spec.config["model"]["prior"] != "mixture":
             return None
         return np.asarray(self._assign({"params": self.params}, posterior))
 
     @cached_property
     def _assign(self) -> Any:
         """The function behind `assign`, compiled once for all shards."""
-        model, _ = self.description.build()
+        model, _ = self.model_spec.build()
         one = partial(model.apply, method="assign")
         return jax.jit(over_seeds(one, (0, 1), self.num_models, out_axis=1))
 
     @cached_property
     def _encode(self) -> Any:
         """The compiled function from parameters and tracks to the posteriors of all models."""
-        model, view = self.description.build()
+        model, view = self.model_spec.build()
 
         def encode(params: Any, tracks: Tracks) -> Posterior:
             inputs = view.whole(tracks)
@@ -100,13 +100,13 @@ class Encoder:
         `parts` are positions of tracks, [n] each; `conditions` has each track's class, for a
         model with a condition. The devices work on one batch while the host reads the next.
         """
-        if records.arrays != self.description.arrays:
-            ours, theirs = map(_listed, (records.arrays, self.description.arrays))
+        if records.arrays != self.model_spec.arrays:
+            ours, theirs = map(_listed, (records.arrays, self.model_spec.arrays))
             raise UserError(
                 f"{records.directory} holds {ours}, but the checkpoint was trained on {theirs}: "
                 "extract the features with the checkpoint's config."
             )
-        source = Source(records, self.description.class_numbers(conditions))
+        source = Source(records, self.model_spec.class_numbers(conditions))
         mesh = devices.make_mesh(jax.local_devices())
         params = devices.place_whole(mesh, self.params)
         # All processes of a job use one size, whatever their parts, so that the last digits agree.

@@ -7,7 +7,7 @@ is clustered from every start. The components of its own mixture are merged into
 """
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,57 +51,41 @@ class Space:
     points: np.ndarray
 
 
-def update(this: Run) -> bool:
+def update(run: Run) -> bool:
     """Cluster and score the latents and the baselines alike."""
-    config = config_lib.to_dict(this.config)
+    config = config_lib.to_dict(run.config)
     columns = (config["cluster"]["label"], "artist")
-    embeddings = hashes(this.embeddings(), "embed")
-    if not this.is_sharded:  # with shards all methods but k-means are refused anyway
-        count = len(files.read_npz(this.embedding("vae"), "ids")["ids"])
-        clusterers.check_size(this.config.cluster, count)
+    embeddings = hashes(run.embeddings(), "embed")
+    if not run.is_sharded:  # with shards all methods but k-means are refused anyway
+        count = len(files.read_npz(run.embedding("vae"), "ids")["ids"])
+        clusterers.check_size(run.config.cluster, count)
     made_from = [
         embeddings,
-        [*(config[key] for key in ("cluster", "seed")), this.baselines],
+        [*(config[key] for key in ("cluster", "seed")), run.baselines],
         config["model"]["condition"],
-        [this.manifest.ids, *map(this.manifest.columns.get, columns)],
+        [run.manifest.ids, *map(run.manifest.columns.get, columns)],
     ]
 
     def write() -> list[Path]:
         run_id = files.fingerprint(*made_from)
-        run(this.outdir, this.methods, this.manifest, this.config, run_id, this.supervised)
-        return [this.outdir / CLUSTERING_METRICS, this.outdir / CLUSTERS]
+        cluster(run, run_id)
+        return [run.outdir / CLUSTERING_METRICS, run.outdir / CLUSTERS]
 
-    return unless_up_to_date(this, "cluster", made_from, write)
+    return unless_up_to_date(run, "cluster", made_from, write)
 
 
-def run(
-    outdir: Path,
-    methods: Sequence[str],
-    manifest: Manifest,
-    config: ConfigDict,
-    run_id: str,
-    supervised: Collection[str] = (),
-) -> list[Row]:
+def cluster(run: Run, run_id: str) -> list[Row]:
     """Cluster and score every method, and write both tables.
 
     Parameters
     ----------
-    outdir
-        Holds `latents.npz` (the VAE's) and `baselines/<name>.npz`, or folders of shards. In
-        shards, `config.cluster.silhouette_sample` random tracks are scored.
-    methods
-        What to cluster: "vae" or names of baselines. `clusters.csv` has the first one's clusters
-        as `cluster` and those of any other as `<name>_cluster`. All are from the first start and,
-        where several models were trained together, from the best model. The components of a
-        mixture prior are a method of their own.
-    manifest
-        Has the label and, perhaps, artist columns.
-    config
-        The whole config.
+    run
+        Its embeddings are clustered: in `clusters.csv` the VAE's clusters are `cluster`, those of
+        any other method `<name>_cluster`. All are from the first start and, where several models
+        were trained together, from the best model. The components of a mixture prior are a method
+        of their own. In shards, `config.cluster.silhouette_sample` random tracks are scored.
     run_id
         The rows' run id; earlier rows with the same run id are replaced.
-    supervised
-        The methods that have seen the labels.
 
     Returns
     -------
@@ -114,8 +98,9 @@ def run(
         If an embedding is missing, damaged or of other tracks, if the method cannot cluster so
         many or so few tracks, or if `clustering_metrics.csv` is damaged.
     """
-    this = Run(config, outdir)
-    spaces = _open_spaces(this, methods)
+    config, outdir, methods = run.config, run.outdir, run.methods
+    manifest, supervised = run.manifest, run.supervised
+    spaces = _open_spaces(run, methods)
     ids = spaces[methods[0]].latents.ids
     classes = np.array(_labels(manifest, config.cluster.label, ids))
     artists = np.array(manifest.column("artist", ids.tolist()))
@@ -135,7 +120,7 @@ def run(
                 "latent_dim": spaces[method].latents.dim,
             }
             scored, shown[method] = _cluster_method(
-                this, method, spaces, options, classes, artists, progress
+                run, method, spaces, options, classes, artists, progress
             )
             rows += [about | row for row in scored]
     rows = [{name: _rounded(value) for name, value in row.items()} for row in rows]
@@ -145,7 +130,7 @@ def run(
 
 
 def _cluster_method(
-    this: Run,
+    run: Run,
     method: str,
     spaces: Mapping[str, Space],
     options: ConfigDict,
@@ -157,11 +142,11 @@ def _cluster_method(
 
     What is shown is the first clustering of the best model.
     """
-    config, best = this.config, spaces[method]
+    config, best = run.config, spaces[method]
     starts = range(1 if method == MIXTURE else _repeats(options))
-    is_trained = method in (*this.trained, MIXTURE)
+    is_trained = method in (*run.trained, MIXTURE)
     rows, labels, shown = [], [], None
-    for model, space in enumerate(_models(this, best)):
+    for model, space in enumerate(_models(run, best)):
         training = config.seed + model if is_trained else None
         searched = _artist_search(space, artists, config.seed) if method != MIXTURE else {}
         for seed in (config.seed + start for start in starts):
@@ -212,35 +197,35 @@ def _k_chosen_by(options: ConfigDict) -> str:
     return AUTO if options.num_clusters == AUTO else "config"
 
 
-def _open_spaces(this: Run, methods: Sequence[str]) -> dict[str, Space]:
+def _open_spaces(run: Run, methods: Sequence[str]) -> dict[str, Space]:
     """Open each method's space, and the common one if it is there."""
     names = dict.fromkeys(methods)
-    if this.embedding(COMMON).exists():
+    if run.embedding(COMMON).exists():
         names[COMMON] = None
     spaces: dict[str, Space] = {}
     for name in names:
-        latents = Latents(this.embedding(name))
+        latents = Latents(run.embedding(name))
         first = next(iter(spaces.values())).latents if spaces else latents
         if not np.array_equal(latents.ids, first.ids):
             raise UserError(
                 f"{latents.path} lists other tracks than {first.path}: run --stage=embed again."
             )
         latents.ids = first.ids  # one copy is enough
-        spaces[name] = _space(this, latents)
+        spaces[name] = _space(run, latents)
     return spaces
 
 
-def _space(this: Run, latents: Latents) -> Space:
-    held = latents.held(this.config.cluster.silhouette_sample, this.config.seed)
+def _space(run: Run, latents: Latents) -> Space:
+    held = latents.held(run.config.cluster.silhouette_sample, run.config.seed)
     return Space(latents, *held)
 
 
-def _models(this: Run, best: Space) -> list[Space]:
+def _models(run: Run, best: Space) -> list[Space]:
     """Return the space of each of the models that were trained together; `best` alone for one."""
     if best.latents.num_models == 1:
         return [best]
     path, num_models = best.latents.path, best.latents.num_models
-    return [_space(this, Latents(path, model)) for model in range(num_models)]
+    return [_space(run, Latents(path, model)) for model in range(num_models)]
 
 
 def _cluster(method: str, space: Space, options: ConfigDict, seed: int) -> Clustering:

@@ -23,49 +23,49 @@ from vae_jax.storage import files
 from vae_jax.training import checkpoints
 
 
-def update(this: Run) -> bool:
+def update(run: Run) -> bool:
     """Write the latents of all tracks, and the baselines' embeddings."""
-    devices.use_cores(this.config.num_seeds)
-    seals = [checkpoints.seal(this.checkpoint_dir(name), step) for name, step in this.steps.items()]
-    feature, seed = this.config.feature, this.config.seed
-    made_from = [this.records.fingerprint, this.conditions, seals, feature.lyrics_weight, seed]
-    made_from.append(this.is_sharded and this.config.embed.shard_size)
-    made_from += [this.baselines, "plda" in this.baselines and this.config.model.segment_frames]
+    devices.use_cores(run.config.num_seeds)
+    seals = [checkpoints.seal(run.checkpoint_dir(name), step) for name, step in run.steps.items()]
+    feature, seed = run.config.feature, run.config.seed
+    made_from = [run.records.fingerprint, run.conditions, seals, feature.lyrics_weight, seed]
+    made_from.append(run.is_sharded and run.config.embed.shard_size)
+    made_from += [run.baselines, "plda" in run.baselines and run.config.model.segment_frames]
 
     def write() -> list[Path]:
-        share_shards(this, is_due=True)
-        finish(this)
-        return [*this.embeddings(), *this.projections(), this.outdir / reconstructions.FILE]
+        share_shards(run, is_due=True)
+        finish(run)
+        return [*run.embeddings(), *run.projections(), run.outdir / reconstructions.FILE]
 
-    is_done = unless_up_to_date(this, "embed", made_from, write)
+    is_done = unless_up_to_date(run, "embed", made_from, write)
     if not is_done:
-        share_shards(this, is_due=False)
+        share_shards(run, is_due=False)
     return is_done
 
 
-def share_shards(this: Run, is_due: bool) -> None:
+def share_shards(run: Run, is_due: bool) -> None:
     """Embed with all processes of the job, if the first one finds that it is due."""
     if processes.first_says("embed", is_due):
-        write_shards(this)
+        write_shards(run)
         processes.wait_for_all("shards")
 
 
-def write_shards(this: Run) -> None:
+def write_shards(run: Run) -> None:
     """Write those of this process's shards that are not finished."""
-    for model in this.trained:
-        shards = _model_shards(this, model)
+    for model in run.trained:
+        shards = _model_shards(run, model)
         if missing := _own_missing(shards):
-            encoder = Encoder(this.checkpoint_dir(model), this.steps[model])
+            encoder = Encoder(run.checkpoint_dir(model), run.steps[model])
             parts = [shards.positions(shard) for shard in missing]
-            batch_size = this.config.embed.batch_size
-            posteriors = encoder.embed(this.records, this.conditions, parts, batch_size)
+            batch_size = run.config.embed.batch_size
+            posteriors = encoder.embed(run.records, run.conditions, parts, batch_size)
             for shard, posterior in zip(missing, posteriors, strict=True):
                 shards.write(shard, **_arrays(encoder, posterior))
-    summaries = _summary_shards(this)
+    summaries = _summary_shards(run)
     for shard in _own_missing(summaries):
         positions = summaries.positions(shard)
-        arrays = baselines.summaries(this.records, positions)
-        summaries.write(shard, **arrays, **_segments(this, positions))
+        arrays = baselines.summaries(run.records, positions)
+        summaries.write(shard, **arrays, **_segments(run, positions))
 
 
 def _arrays(encoder: Encoder, posterior: Posterior) -> dict[str, np.ndarray]:
@@ -80,68 +80,68 @@ def _arrays(encoder: Encoder, posterior: Posterior) -> dict[str, np.ndarray]:
     return arrays | (of_all if encoder.num_models > 1 else {})
 
 
-def _segments(this: Run, positions: np.ndarray) -> dict[str, np.ndarray]:
+def _segments(run: Run, positions: np.ndarray) -> dict[str, np.ndarray]:
     """Return what PLDA is made from, where it is a baseline."""
-    if "plda" not in this.baselines:
+    if "plda" not in run.baselines:
         return {}
-    size = this.config.model.segment_frames
-    return vars(plda.summarise(this.records, positions, size))
+    size = run.config.model.segment_frames
+    return vars(plda.summarise(run.records, positions, size))
 
 
-def finish(this: Run) -> None:
+def finish(run: Run) -> None:
     """Make every embedding from the shards, and the reconstructions."""
-    written = {model: _model_shards(this, model) for model in this.trained}
-    written["raw"] = _write_raw(this)
-    if not this.is_sharded:
+    written = {model: _model_shards(run, model) for model in run.trained}
+    written["raw"] = _write_raw(run)
+    if not run.is_sharded:
         for method, shards in written.items():
-            shards.merge(this.embedding(method))
-    latents = Latents(this.embedding("vae"))
-    encoder = Encoder(this.checkpoint_dir(), this.steps["vae"])
-    decoded = decode.decode(encoder, this.records, this.conditions, latents.chunks())
-    reconstructions.write(this.outdir / reconstructions.FILE, decoded)
-    if "pca" in this.baselines:
-        written["pca"] = _write_pca(this, latents.dim)
-    if "plda" in this.baselines:
-        written["plda"] = _write_plda(this, latents.dim)
+            shards.merge(run.embedding(method))
+    latents = Latents(run.embedding("vae"))
+    encoder = Encoder(run.checkpoint_dir(), run.steps["vae"])
+    decoded = decode.decode(encoder, run.records, run.conditions, latents.chunks())
+    reconstructions.write(run.outdir / reconstructions.FILE, decoded)
+    if "pca" in run.baselines:
+        written["pca"] = _write_pca(run, latents.dim)
+    if "plda" in run.baselines:
+        written["plda"] = _write_plda(run, latents.dim)
     for shards in written.values():
-        shards.remove(keep_these=this.is_sharded)
-        if this.is_sharded:
+        shards.remove(keep_these=run.is_sharded)
+        if run.is_sharded:
             shards.folder.with_suffix(".npz").unlink(missing_ok=True)
-    _summary_shards(this).remove()
+    _summary_shards(run).remove()
 
 
-def _write_raw(this: Run) -> Shards:
+def _write_raw(run: Run) -> Shards:
     """Write shards of the raw features, standardised by all tracks."""
-    weight, summaries = this.config.feature.lyrics_weight, _summary_shards(this)
-    known = baselines.statistics(this.records, map(summaries.read, range(len(summaries))))
+    weight, summaries = run.config.feature.lyrics_weight, _summary_shards(run)
+    known = baselines.statistics(run.records, map(summaries.read, range(len(summaries))))
     measured = {
         f"{name}_{what}": getattr(one, what)
         for name, one in known.items()
         for what in ("mean", "std")
     }
-    files.write_npz(this.projection("raw"), **measured)
-    raw = _shards(this, "raw", weight)
+    files.write_npz(run.projection("raw"), **measured)
+    raw = _shards(run, "raw", weight)
     for shard in range(len(raw)):
         part = summaries.read(shard)
-        raw.write(shard, latents=baselines.raw(this.records, part, known, weight))
+        raw.write(shard, latents=baselines.raw(run.records, part, known, weight))
     return raw
 
 
-def _write_pca(this: Run, size: int) -> Shards:
+def _write_pca(run: Run, size: int) -> Shards:
     """Write the PCA of the raw features: a file, or shards, which are returned."""
-    features = Latents(this.embedding("raw"))
-    if this.is_sharded:
+    features = Latents(run.embedding("raw"))
+    if run.is_sharded:
         projection = baselines.principal_axes(features.chunks(), size)
     else:
         (chunk,) = features.chunks()
-        projection = baselines.pca(chunk, size, this.config.seed)
-    projection.write(this.projection("pca"))
-    return _write_linear(this, "pca", map(projection, features.chunks()), size)
+        projection = baselines.pca(chunk, size, run.config.seed)
+    projection.write(run.projection("pca"))
+    return _write_linear(run, "pca", map(projection, features.chunks()), size)
 
 
-def _write_plda(this: Run, size: int) -> Shards:
+def _write_plda(run: Run, size: int) -> Shards:
     """Write each track's mean under PLDA, given its segments: a file, or shards."""
-    summaries = _summary_shards(this)
+    summaries = _summary_shards(run)
 
     def parts() -> Iterator[plda.Segments]:
         for shard in range(len(summaries)):
@@ -149,39 +149,39 @@ def _write_plda(this: Run, size: int) -> Shards:
             yield plda.Segments(*(arrays[field.name] for field in fields(plda.Segments)))
 
     projection = plda.fit(parts(), size)
-    projection.write(this.projection("plda"))
+    projection.write(run.projection("plda"))
     latents = (projection(part.means, part.counts) for part in parts())
-    return _write_linear(this, "plda", latents, size)
+    return _write_linear(run, "plda", latents, size)
 
 
-def _write_linear(this: Run, name: str, chunks: Iterable[np.ndarray], *made_from: Any) -> Shards:
+def _write_linear(run: Run, name: str, chunks: Iterable[np.ndarray], *made_from: Any) -> Shards:
     """Write latents that come in chunks: a file, or shards, which are returned."""
-    shards = _shards(this, name, *made_from)
-    if this.is_sharded:
+    shards = _shards(run, name, *made_from)
+    if run.is_sharded:
         for shard, latents in enumerate(chunks):
             shards.write(shard, latents=latents)
     else:
         points = np.concatenate([*chunks])
-        files.write_npz(this.embedding(name), ids=this.records.ids, latents=points)
+        files.write_npz(run.embedding(name), ids=run.records.ids, latents=points)
     return shards
 
 
-def _model_shards(this: Run, model: str) -> Shards:
-    seal = checkpoints.seal(this.checkpoint_dir(model), this.steps[model])
-    return _shards(this, model, seal, this.conditions)
+def _model_shards(run: Run, model: str) -> Shards:
+    seal = checkpoints.seal(run.checkpoint_dir(model), run.steps[model])
+    return _shards(run, model, seal, run.conditions)
 
 
-def _summary_shards(this: Run) -> Shards:
-    size = this.config.model.segment_frames if "plda" in this.baselines else None
-    return _shards(this, "summaries", size)
+def _summary_shards(run: Run) -> Shards:
+    size = run.config.model.segment_frames if "plda" in run.baselines else None
+    return _shards(run, "summaries", size)
 
 
-def _shards(this: Run, name: str, *made_from: Any) -> Shards:
+def _shards(run: Run, name: str, *made_from: Any) -> Shards:
     return Shards(
-        this.embedding(name).with_suffix(""),
-        this.records.ids,
-        this.config.embed.shard_size,
-        files.fingerprint(this.records.fingerprint, *made_from),
+        run.embedding(name).with_suffix(""),
+        run.records.ids,
+        run.config.embed.shard_size,
+        files.fingerprint(run.records.fingerprint, *made_from),
     )
 
 

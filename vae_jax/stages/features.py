@@ -7,25 +7,25 @@ from vae_jax.run import FAILED, WARNINGS, Run
 from vae_jax.storage import files
 
 
-def update(this: Run) -> bool:
+def update(run: Run) -> bool:
     """Extract features into records; write `failed.csv` and `warnings.csv`."""
     from vae_jax.features import extract
 
-    with files.lock(this.records_dir):
+    with files.lock(run.records_dir):
         try:
             changed, failures = extract.extract(
-                this.manifest,
-                this.config.feature.to_dict(),
-                this.records_dir,
-                lyrics=this.lyrics,
-                beam_options=this.beam_options,
-                store=this.records_store,
+                run.manifest,
+                run.config.feature.to_dict(),
+                run.records_dir,
+                lyrics=run.lyrics,
+                beam_options=run.beam_options,
+                store=run.records_store,
             )
         except extract.NothingRead as error:
-            extract.write_failures(this.outdir / FAILED, error.failures)
-            raise UserError(f"{error} {this.outdir / FAILED} lists them all.") from error
-        odd = extract.write_warnings(this.outdir / WARNINGS, this.records_dir)
-    extract.write_failures(this.outdir / FAILED, failures)
+            extract.write_failures(run.outdir / FAILED, error.failures)
+            raise UserError(f"{error} {run.outdir / FAILED} lists them all.") from error
+        odd = extract.write_warnings(run.outdir / WARNINGS, run.records_dir)
+    extract.write_failures(run.outdir / FAILED, failures)
     kept = sum(failure.kept for failure in failures)
     for count, fate in (
         (len(failures) - kept, "failed and are left out"),
@@ -34,11 +34,11 @@ def update(this: Run) -> bool:
         if count:
             logging.warning(
                 "features: %d of %d tracks %s; %s says why",
-                *(count, len(this.manifest), fate, this.outdir / FAILED),
+                *(count, len(run.manifest), fate, run.outdir / FAILED),
             )
     if odd:
         logging.warning(
             "features: %d of %d tracks are used although they are damaged or odd; %s says how",
-            *(odd, len(this.manifest), this.outdir / WARNINGS),
+            *(odd, len(run.manifest), run.outdir / WARNINGS),
         )
     return changed

@@ -27,17 +27,17 @@ def help_the_first(
     config: ConfigDict, outdir: Path, stages: Sequence[str], checkpoint: Path | None
 ) -> None:
     """Do the part of a process that is not the first of its job: train and embed with it."""
-    this = Run(config, outdir, checkpoint)
+    run = Run(config, outdir, checkpoint)
     if "train" in stages and not checkpoint:
         processes.wait_for_all("features")
-        for model in this.trained:
-            _stage("train").train_one(this, model)
+        for model in run.trained:
+            _stage("train").train_one(run, model)
     if "embed" in stages:
-        _stage("embed").share_shards(this, is_due=False)
+        _stage("embed").share_shards(run, is_due=False)
     processes.wait_for_all("end")
 
 
-def run(
+def run_stages(
     config: ConfigDict,
     outdir: Path,
     stages: Sequence[str],
@@ -45,22 +45,22 @@ def run(
     beam_options: str = "",
 ) -> Run:
     """Run the given stages in order; each skips what is up to date."""
-    this = Run(config, outdir, checkpoint, beam_options)
-    preflight.check(this, stages)
+    run = Run(config, outdir, checkpoint, beam_options)
+    preflight.check(run, stages)
     with files.lock(outdir, *SUBFOLDERS):
         files.write_json(outdir / CONFIG, config_lib.to_dict(config))
         for name in stages:
             started = time.monotonic()
             try:
-                done = _stage(name).update(this)
+                done = _stage(name).update(run)
             except layout.DamagedRecord as error:
                 layout.invalidate(error)
                 raise
             seconds = time.monotonic() - started
             logging.info("%s: %s (%.1f s)", name, "done" if done else "up to date", seconds)
-            files.write_json(outdir / RUN, this.describe())
+            files.write_json(outdir / RUN, run.describe())
     processes.wait_for_all("end")
-    return this
+    return run
 
 
 def _stage(name: str) -> Any:

@@ -10,34 +10,34 @@ from vae_jax.run import TRAIN_METRICS, Run
 from vae_jax.storage import files
 
 
-def update(this: Run) -> bool:
+def update(run: Run) -> bool:
     """Train the models; each one's folder of checkpoints says whether that is finished."""
-    if this.checkpoint:
-        logging.info("train: skipped, since --checkpoint=%s is given", this.checkpoint)
+    if run.checkpoint:
+        logging.info("train: skipped, since --checkpoint=%s is given", run.checkpoint)
         return False
     from vae_jax.parallel import devices
     from vae_jax.training.checkpoints import COMPLETE
 
-    devices.use_cores(this.config.num_seeds)
+    devices.use_cores(run.config.num_seeds)
     processes.wait_for_all("features")
-    changed = [train_one(this, model) for model in this.trained]
-    metrics = this.checkpoint_dir() / TRAIN_METRICS
+    changed = [train_one(run, model) for model in run.trained]
+    metrics = run.checkpoint_dir() / TRAIN_METRICS
     if metrics.exists():
         content, ended = metrics.read_bytes(), files.read_sealed_json(metrics.with_name(COMPLETE))
         if hashlib.sha256(content).hexdigest() != ended["metrics"]:
             logging.warning("%s is damaged: the training curves lack what it has lost", metrics)
-        with files.atomic_write(this.outdir / TRAIN_METRICS) as file:
+        with files.atomic_write(run.outdir / TRAIN_METRICS) as file:
             file.write(content)
     else:
         logging.warning("%s is missing: there will be no training curves", metrics)
     return any(changed)
 
 
-def train_one(this: Run, model: str) -> bool:
+def train_one(run: Run, model: str) -> bool:
     """Train one model, with all processes of the job; the first holds the lock."""
     from vae_jax.training import checkpoints
 
-    directory = this.checkpoint_dir(model)
+    directory = run.checkpoint_dir(model)
     with files.lock(directory) if processes.is_first() else contextlib.nullcontext():
         is_complete = checkpoints.is_complete(directory)
         processes.wait_for_all(f"training of {model}")
@@ -46,9 +46,7 @@ def train_one(this: Run, model: str) -> bool:
         from vae_jax.training import input_pipeline, model_spec, train
 
         logging.info("train: the checkpoints of the %s go to %s", model.upper(), directory)
-        described = model_spec.Description.of(
-            this.model_config(model), this.records, this.conditions
-        )
-        source = input_pipeline.Source(this.records, described.class_numbers(this.conditions))
+        described = model_spec.ModelSpec.of(run.model_config(model), run.records, run.conditions)
+        source = input_pipeline.Source(run.records, described.class_numbers(run.conditions))
         train.train(source, described, directory)
     return True

@@ -16,27 +16,27 @@ from vae_jax.storage import files
 
 
 def unless_up_to_date(
-    this: Run, stage: str, made_from: Any, write: Callable[[], Iterable[Path]]
+    run: Run, stage: str, made_from: Any, write: Callable[[], Iterable[Path]]
 ) -> bool:
     """Call `write` unless its outputs exist, unchanged, from the same; say whether it was called.
 
     `write` returns its outputs: files, or folders whose files count. Outputs of an earlier call,
     with other settings, that it does not write now are removed, unless somebody has changed them.
     """
-    marker = this.outdir / MARKERS / f"{stage}.json"
+    marker = run.outdir / MARKERS / f"{stage}.json"
     digest = files.fingerprint(made_from)
     before = _read_marker(marker)
-    changed = before["outputs"].items() - _contents(before["outputs"], this.outdir).items()
+    changed = before["outputs"].items() - _contents(before["outputs"], run.outdir).items()
     for name, _ in sorted(changed):
-        logging.warning("%s is damaged, changed or missing: redoing it", this.outdir / name)
+        logging.warning("%s is damaged, changed or missing: redoing it", run.outdir / name)
     if before["made_from"] == digest and not changed:
         return False
     paths = [path for path in _files_in(write()) if path.is_file()]
-    contents = _contents([str(path.relative_to(this.outdir)) for path in paths], this.outdir)
+    contents = _contents([str(path.relative_to(run.outdir)) for path in paths], run.outdir)
     stale = {name: then for name, then in before["outputs"].items() if name not in contents}
-    for name, content in _contents(stale, this.outdir).items():
+    for name, content in _contents(stale, run.outdir).items():
         if content == stale[name]:
-            (this.outdir / name).unlink()
+            (run.outdir / name).unlink()
     files.write_sealed_json(marker, {"made_from": digest, "outputs": contents})
     return True
 

@@ -5,7 +5,6 @@ the plotted coordinates as `latent_visualization/<method>_<projection>.csv`. `ma
 """
 
 import functools
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from ml_collections import ConfigDict
 
 from vae_jax import config as config_lib
 from vae_jax.console import Progress
@@ -65,45 +63,23 @@ class Method:
         return cls(name, title, f"{name}_", supervised)
 
 
-def update(this: Run) -> bool:
+def update(run: Run) -> bool:
     """Draw the latents, the clusters and the training curves."""
-    config = config_lib.to_dict(this.config)
-    inputs = [*this.embeddings(), this.outdir / CLUSTERS]
-    optional = [this.outdir / name for name in (TRAIN_METRICS, reconstructions.FILE)]
+    config = config_lib.to_dict(run.config)
+    inputs = [*run.embeddings(), run.outdir / CLUSTERS]
+    optional = [run.outdir / name for name in (TRAIN_METRICS, reconstructions.FILE)]
     made_from = [
         hashes(inputs, "cluster"),
         [files.sha256(path) if path.exists() else None for path in optional],
-        [*(config[key] for key in ("visualize", "seed")), this.baselines],
-        [this.manifest.ids, *map(this.manifest.columns.get, config["visualize"]["color_by"])],
+        [*(config[key] for key in ("visualize", "seed")), run.baselines],
+        [run.manifest.ids, *map(run.manifest.columns.get, config["visualize"]["color_by"])],
     ]
 
-    def write() -> list[Path]:
-        titles = {"pca": "PCA", "raw": "raw features", "plda": "PLDA", "ae": "autoencoder"}
-        methods = [Method("vae", "VAE latents", supervised=bool(this.supervised))]
-        methods += [
-            Method.baseline(name, titles[name], supervised=name in this.supervised)
-            for name in this.baselines
-        ]
-        return run(this.outdir, methods, this.manifest, this.config)
-
-    return unless_up_to_date(this, "visualize", made_from, write)
+    return unless_up_to_date(run, "visualize", made_from, lambda: visualize(run))
 
 
-def run(
-    outdir: str | os.PathLike, methods: Sequence[Method], manifest: Manifest, config: ConfigDict
-) -> list[Path]:
-    """Draw everything that there is data for.
-
-    Parameters
-    ----------
-    outdir
-        The output folder of a run whose embeddings are clustered.
-    methods
-        The model first, then the baselines.
-    manifest
-        Has the columns in `config.visualize.color_by`.
-    config
-        The whole config.
+def visualize(run: Run) -> list[Path]:
+    """Draw everything that there is data for, of a run whose embeddings are clustered.
 
     Returns
     -------
@@ -115,15 +91,14 @@ def run(
     UserError
         If the results of an earlier stage are missing, damaged or of other tracks.
     """
-    outdir = Path(outdir)
-    this = Run(config, outdir)
-    shown, _, _ = _held(this, methods[0])
+    outdir, manifest, methods = run.outdir, run.manifest, _methods(run)
+    shown, _, _ = _held(run, methods[0])
     clusters = _ClusterTable(outdir / "clusters.csv", shown)
     written: list[Path] = []
     todo: Plots = {}
     with Progress("projections", len(methods), "methods") as progress:
         for done, method in enumerate(methods, 1):
-            table, method_plots = _method_plots(this, method, clusters, manifest)
+            table, method_plots = _method_plots(run, method, clusters, manifest)
             written.append(table)
             todo |= method_plots
             progress.update(done)
@@ -137,22 +112,32 @@ def run(
     return written
 
 
+def _methods(run: Run) -> list[Method]:
+    """Return the model first, then the baselines."""
+    titles = {"pca": "PCA", "raw": "raw features", "plda": "PLDA", "ae": "autoencoder"}
+    model = Method("vae", "VAE latents", supervised=bool(run.supervised))
+    return [
+        model,
+        *(Method.baseline(name, titles[name], name in run.supervised) for name in run.baselines),
+    ]
+
+
 def _method_plots(
-    this: Run, method: Method, clusters: "_ClusterTable", manifest: Manifest
+    run: Run, method: Method, clusters: "_ClusterTable", manifest: Manifest
 ) -> tuple[Path, Plots]:
     """Project a method's embedding; return the coordinates' file and the plots to draw."""
-    ids, latents, total = _held(this, method)
-    settings = this.config.visualize
+    ids, latents, total = _held(run, method)
+    settings = run.config.visualize
     projection = projections.project(
         latents,
         settings.method,
-        seed=this.config.seed,
+        seed=run.config.seed,
         n_neighbors=settings.n_neighbors,
         min_dist=settings.min_dist,
         perplexity=settings.perplexity,
     )
     view = f"{method.name}_{projection.method}"
-    table = this.outdir / FOLDER / f"{view}.csv"
+    table = run.outdir / FOLDER / f"{view}.csv"
     _write_coordinates(table, ids, projection.coordinates)
 
     space = f"{method.title} ({latents.shape[1]}-d){method.mark}"
@@ -257,10 +242,10 @@ class _ClusterTable:
         return values if np.isfinite(values).any() else None
 
 
-def _held(this: Run, method: Method) -> tuple[list[str], np.ndarray, int]:
+def _held(run: Run, method: Method) -> tuple[list[str], np.ndarray, int]:
     """Return the ids and the latents [n, L] that are shown, and the number of all tracks."""
-    latents = Latents(this.embedding(method.name))
-    positions, points = latents.held(projections.FIT_SAMPLE, this.config.seed)
+    latents = Latents(run.embedding(method.name))
+    positions, points = latents.held(projections.FIT_SAMPLE, run.config.seed)
     return latents.ids[positions].tolist(), points, len(latents)
 
 

@@ -19,7 +19,7 @@ from vae_jax.training.whitening import Whitening
 
 
 @dataclass(frozen=True)
-class Description:
+class ModelSpec:
     """What a model was built for.
 
     Attributes
@@ -53,7 +53,7 @@ class Description:
     @classmethod
     def of(
         cls, config: Mapping[str, Any], records: Records, conditions: Sequence[str]
-    ) -> "Description":
+    ) -> "ModelSpec":
         """Describe a model for records; `conditions` has each track's class, "" if unknown.
 
         Raises
@@ -116,7 +116,7 @@ class Description:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Description":
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelSpec":
         """Rebuild from `to_dict`.
 
         Early checkpoints have the derived values inside their config.

@@ -28,7 +28,7 @@ from vae_jax.training import input_pipeline, mixture
 from vae_jax.training.checkpoints import BEST_METRIC, COMPLETE, Checkpoints, steps_in
 from vae_jax.training.history import FILE, History
 from vae_jax.training.input_pipeline import Source
-from vae_jax.training.model_spec import Description
+from vae_jax.training.model_spec import ModelSpec
 from vae_jax.training.objective import (
     OBJECTIVE_KEYS,
     Objective,
@@ -58,14 +58,14 @@ class Program:
     mixture_start: int
 
 
-def train(source: Source, description: Description, directory: Path) -> None:
+def train(source: Source, model_spec: ModelSpec, directory: Path) -> None:
     """Train to the end, from scratch or from the latest checkpoint in `directory`.
 
     Parameters
     ----------
     source
         The features of all tracks.
-    description
+    model_spec
         The model; it is saved inside every checkpoint.
     directory
         Receives the checkpoints, the metrics and, at the very end, `complete.json`.
@@ -78,15 +78,13 @@ def train(source: Source, description: Description, directory: Path) -> None:
         After SIGTERM or SIGINT, once the state is saved.
     """
     with stop_signals() as stop_asked:  # also while a job's processes prepare: they end together
-        _train(source, description, directory, stop_asked)
+        _train(source, model_spec, directory, stop_asked)
 
 
-def _train(
-    source: Source, description: Description, directory: Path, stop_asked: StopRequest
-) -> None:
-    settings = description.resolved["train"]
-    program = prepare(source, description)
-    metadata = description.to_dict()
+def _train(source: Source, model_spec: ModelSpec, directory: Path, stop_asked: StopRequest) -> None:
+    settings = model_spec.resolved["train"]
+    program = prepare(source, model_spec)
+    metadata = model_spec.to_dict()
     checkpoints = Checkpoints(directory)
     step, state = checkpoints.restore_latest(program.state) or (0, program.state)
     history = History(directory, step, program.mixture_start, processes.is_first())
@@ -134,9 +132,9 @@ def _train(
         raise Preempted(f"training stopped at step {step}; the same command continues from there.")
 
 
-def prepare(source: Source, description: Description) -> Program:
+def prepare(source: Source, model_spec: ModelSpec) -> Program:
     """Place the data on the devices, initialise the state there, and bind the jitted functions."""
-    config = description.resolved
+    config = model_spec.resolved
     settings, mesh = config["train"], devices.make_mesh(num_seeds=config["num_seeds"])
     split = devices.seeds(mesh)
     training, validation = input_pipeline.split(source.records.ids, settings["validation_fraction"])
@@ -146,7 +144,7 @@ def prepare(source: Source, description: Description) -> Program:
     # The devices of a CPU share one memory.
     copies = mesh.local_mesh.size if jax.default_backend() == "cpu" else 1
     resident_bytes = int(settings["resident_gib"] * 2**30 / copies)
-    model, view = description.build()
+    model, view = model_spec.build()
     feed = input_pipeline.Feed(
         source, mesh, settings["batch_size"], resident_bytes, view.precompute
     )
