@@ -161,6 +161,17 @@ def test_no_track_is_decoded_again_for_a_change_of_rows(collection, directory, m
     assert not (directory / ".previous").exists()
 
 
+def test_a_shard_in_which_every_track_failed_has_no_known_records(
+    collection, directory, monkeypatch
+):
+    for i in range(5):
+        (collection.parent / "audio" / f"{i}.wav").unlink()
+    assert len(run(collection, directory)[1]) == 5
+    edit(collection, lambda rows: ["new,audio/5.wav,", *rows])
+    changed, seen = decoded(monkeypatch, collection, directory)
+    assert (changed, seen) == (True, ["new", *(f"track-{i}" for i in range(5))])
+
+
 def test_files_that_were_only_touched_are_told_by_their_checksums(
     collection, directory, monkeypatch
 ):

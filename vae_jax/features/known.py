@@ -4,6 +4,7 @@ Rows that were added, removed or reordered move tracks to other shards; their re
 instead of being extracted again. So do those of a manifest that was moved or copied.
 """
 
+import itertools
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -82,11 +83,11 @@ def _records(marker: Mapping[str, Any], path: Path) -> dict[str, Known]:
     warnings: dict[str, list[str]] = {}
     for oddity in marker["odd"]:
         warnings.setdefault(oddity["id"], []).append(oddity["warning"])
-    ends: Sequence[int] = [*marker["offsets"][1:], marker["file"][0]]
-    rows = zip(marker["ids"], marker["offsets"], ends, marker["decoders"], strict=True)
+    places = itertools.pairwise([*marker["offsets"], marker["file"][0]])
+    rows = zip(marker["ids"], places, marker["decoders"], strict=True)
     return {
         id_: Known(origins[id_], str(path), begin, end, decoder, warnings.get(id_, []))
-        for id_, begin, end, decoder in rows
+        for id_, (begin, end), decoder in rows
         if id_ not in failed
     }
 
