@@ -2,9 +2,10 @@
 
 python launch/sweep.py --config=track --grid=model.latent_dim=8,16 --grid=seed=0,1,2
     [--random=20 --range=train.learning_rate=log:1e-4:1e-2] [--jobs=2] [--slurm] [--dry_run]
-    [--outdir=results/sweep] [-- --config.manifest=PATH/metadata.csv ...]
+    [--outdir=results/sweep] [--config.manifest=PATH/metadata.csv ...] [-- --OPTION=VALUE ...]
 
-Change: --config, the --grid and --range options, and what comes after --: it goes to every run.
+Change: --config, the --grid and --range options, and what goes to every run: --config.KEY=VALUE,
+and any further options after --.
 
 Every run has its own folder in the outdir, named by its values. The same command continues an
 interrupted sweep; finished runs are up to date at once. At the end `sweep.csv` lists the runs,
@@ -144,7 +145,7 @@ def plan(
     given = [argument.lstrip("-").partition("=")[0] for argument in rest]
     for name in ("config", "outdir", *(f"config.{key}" for key in combinations[0])):
         if name in given:
-            raise UserError(f"--{name} is set by the sweep: remove it from what follows --.")
+            raise UserError(f"--{name} is set by the sweep: remove it from the runs' options.")
     runs = []
     for overrides in combinations:
         folder = outdir / _name(overrides)
@@ -271,6 +272,14 @@ def submit(count: int, jobs: int, outdir: Path, dry_run: bool) -> None:
     _sbatch(after)
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parse the sweep's own flags; return what is left, which goes to every run."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    keys = [argument for argument in argv[:end] if re.match("--?config[.]", argument)]
+    own = [argument for argument in argv[:end] if argument not in keys]
+    return [*flags.FLAGS([*own, *argv[end:]]), *keys]
+
+
 def _split(spec: str, usage: str) -> tuple[str, str]:
     key, _, text = spec.partition("=")
     if not re.fullmatch(r"[a-z]\w*(\.\w+)*", key) or not text:
@@ -379,8 +388,8 @@ def run() -> None:
     formatter = python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
     logging.get_absl_handler().setFormatter(formatter)
     try:
-        app.run(main)
-    except UserError as error:
+        app.run(main, flags_parser=_parse_flags)
+    except (UserError, flags.Error) as error:
         sys.exit(f"vae_jax: {error}")
     except Preempted as error:
         logging.warning("%s", error)

@@ -96,6 +96,19 @@ def test_a_dry_run_prints_every_command_and_executes_nothing(folder):
     assert sorted(folder.rglob("*")) == before
 
 
+def test_config_keys_go_to_every_run_without_dashes_in_front(folder):
+    before = ("--config.manifest=x.csv", "--grid=seed=0,1", "--config.train.num_steps=5")
+    commands = planned(folder, *before, "--", "--stage=features")
+    rest = ["--stage=features", "--config.manifest=x.csv", "--config.train.num_steps=5"]
+    assert [command[-3:] for command in commands] == [rest, rest]
+    code, _, err = sweep(folder, "--grid=seed=0,1", "--config.seed=3")
+    assert code == 1
+    assert "--config.seed is set by the sweep" in err
+    code, _, err = sweep(folder, "--grid=seed=0,1", "--jbos=2")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "jbos" in err
+
+
 def test_drawn_combinations_lie_in_their_ranges_and_follow_the_seed(folder):
     options = ("--grid=model.beta=1,4", "--range=train.learning_rate=log:1e-4:1e-2")
     options += ("--range=model.latent_dim=int:2:64", "--range=train.weight_decay=lin:0:0.5")

@@ -33,6 +33,14 @@ from vae_jax.storage import files
 from vae_jax.storage.urls import Location
 
 
+class NothingRead(UserError):
+    """No track could be read; `failures` says why, track by track."""
+
+    def __init__(self, message: str, failures: list[Failure]) -> None:
+        super().__init__(message)
+        self.failures = failures
+
+
 def extract(
     manifest: Manifest,
     feature: Mapping[str, Any],
@@ -65,9 +73,10 @@ def extract(
 
     Raises
     ------
+    NothingRead
+        If no track could be read.
     UserError
-        If no track could be read, there are no lyrics to learn from, or the file of another model's
-        vectors cannot be used.
+        If there are no lyrics to learn from, or the file of another model's vectors cannot be used.
     """
     if beam_options and feature["runner"] != "beam":
         raise UserError("--beam_options needs --config.feature.runner=beam.")
@@ -96,9 +105,10 @@ def extract(
     markers = [files.read_sealed_json(layout.marker_path(directory, job.shard)) for job in jobs]
     failures = [Failure(**failure) for marker in markers for failure in marker["failed"]]
     if not any(marker["ids"] for marker in markers):
-        raise UserError(
+        raise NothingRead(
             f"none of the {len(failures)} tracks in {manifest.path} could be read; the first, "
-            f"{failures[0].id!r}, failed because {failures[0].reason}."
+            f"{failures[0].id!r}, failed: {failures[0].reason}.",
+            failures,
         )
     _finish(directory, markers)
     known.forget(directory)

@@ -2,6 +2,7 @@
 
 from absl import logging
 
+from vae_jax.errors import UserError
 from vae_jax.run import FAILED, WARNINGS, Run
 from vae_jax.storage import files
 
@@ -11,14 +12,18 @@ def update(this: Run) -> bool:
     from vae_jax.features import extract
 
     with files.lock(this.records_dir):
-        changed, failures = extract.extract(
-            this.manifest,
-            this.config.feature.to_dict(),
-            this.records_dir,
-            lyrics=this.lyrics,
-            beam_options=this.beam_options,
-            store=this.records_store,
-        )
+        try:
+            changed, failures = extract.extract(
+                this.manifest,
+                this.config.feature.to_dict(),
+                this.records_dir,
+                lyrics=this.lyrics,
+                beam_options=this.beam_options,
+                store=this.records_store,
+            )
+        except extract.NothingRead as error:
+            extract.write_failures(this.outdir / FAILED, error.failures)
+            raise UserError(f"{error} {this.outdir / FAILED} lists them all.") from error
         odd = extract.write_warnings(this.outdir / WARNINGS, this.records_dir)
     extract.write_failures(this.outdir / FAILED, failures)
     kept = sum(failure.kept for failure in failures)
