@@ -1,9 +1,9 @@
 """Containers that ffmpeg writes, damaged in every way: all end well, and what is whole is right.
 
 Each file is cut, has bytes flipped, its header changed, tags added, or another one joined to it.
-None may end the process, take long, or take more memory than its window. Of those that ffmpeg
-itself decodes without a complaint, 99 of 100 must give the same samples: exactly where the codec
-is lossless, else but for the delay of the codec.
+None may end the process, take long, or take more memory than its window. If ffmpeg itself decodes
+a file without a complaint, 99 of 100 such files must give the same samples: exactly with a lossless
+codec, and apart from the codec's delay with others.
 
     python -m tests.stress.test_containers 2500
 """

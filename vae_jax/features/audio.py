@@ -1,8 +1,8 @@
 """Decodes one window of an audio file, or several, to mono waveforms, for `features.extract`.
 
 The samples are exactly those of `librosa.load(path, sr=..., offset=..., duration=...)`: libsndfile
-with a seek to the window, the mean over channels, soxr's HQ resampling. What libsndfile does not
-read, or not to its end, is decoded by ffmpeg, if it is installed.
+with a seek to the window, the mean over channels, soxr's HQ resampling. If it is installed, ffmpeg
+decodes the files that libsndfile does not read, or not to their end.
 """
 
 import functools
@@ -23,17 +23,17 @@ from vae_jax.features.ffmpeg import FfmpegSource
 from vae_jax.features.sndfile import Incomplete, Mix, SndfileSource
 from vae_jax.features.windows import Excerpt, Windows
 
-# Outside these no music is stored; a forged header could otherwise ask for any amount of memory.
+# Music is stored at rates between these; a forged header could ask for any amount of memory.
 SAMPLE_RATES = (1_000, 768_000)  # Hz
-# -84 dB of full scale, two steps of 16-bit audio: what stays below is at most dithered silence.
+# -84 dB of full scale, two steps of 16-bit audio: anything softer is at most dithered silence.
 SILENCE = 2.0**-14
 # Full scale of 32-bit integers; larger floats are no audio, and their power would overflow.
 FULL_SCALE = 2.0**31
 # Headers may promise this much more than can be decoded (s): encoder padding, rounding.
 TRUNCATION_TOLERANCE = 0.1
-NO_AUDIO = 0.01  # s; encoders of nothing write a frame or two, of which less is left
+NO_AUDIO = 0.01  # s; an encoder of nothing writes a frame or two, which decode to less
 MOST_ATTEMPTS = 3
-MOST_CHANNELS = 8  # that are looked at alone
+MOST_CHANNELS = 8  # channels that are looked at alone
 HEADERLESS = (".raw", ".pcm", ".gsm", ".vox")
 
 
@@ -46,13 +46,13 @@ class Audio:
     waveform
         Mono samples, float32 [N], full scale 1; spread windows are [W, N].
     sample_rate
-        Of the waveform, in Hz.
+        The waveform's sample rate in Hz.
     offsets
         Where each window begins in the file, in seconds.
     duration
-        Of the whole file, in seconds: of what is there, whatever its header says.
+        Length of the sound in the whole file, in seconds, whatever its header says.
     decoder
-        Which one read it.
+        The decoder that read it.
     warnings
         What is odd about it, a sentence each.
     """
@@ -82,15 +82,15 @@ def load(
 ) -> Audio:
     """Decode a window of an audio file; memory depends on the window, not on the file.
 
-    What is damaged or cut is decoded as far as it is there, with a warning.
+    A damaged or cut file is decoded as far as it goes, with a warning.
 
     Parameters
     ----------
     path
-        A regular file in any format of libsndfile (wav, flac, mp3, ogg, opus, aiff, ...), or of
-        those in `containers.SIGNATURES` where ffmpeg is installed.
+        A regular file in any format of libsndfile (wav, flac, mp3, ogg, opus, aiff, ...) or, if
+        ffmpeg is installed, of `containers.SIGNATURES`.
     sample_rate
-        To resample to, in Hz.
+        The rate to resample to, in Hz.
     duration
         Length of the window, or of all windows together, in seconds; a shorter file is read whole.
     excerpt
@@ -98,14 +98,14 @@ def load(
     min_duration
         Shorter audio is an error, in seconds.
     num_windows
-        Of a spread excerpt (see `Excerpt`).
+        The number of windows of a spread excerpt (see `Excerpt`).
     refuse_truncated
         Whether a file that is shorter than its header says is an error.
 
     Raises
     ------
     AudioError
-        If the file is missing, not audio, too short, silent, or holds samples that are no numbers.
+        If the file is missing, not audio, too short, silent, or holds samples that are not finite.
     MachineError
         If it cannot be read, or not without ffmpeg.
     """
@@ -117,7 +117,7 @@ def load(
         parts = [_resample(mono, decoded.rate, sample_rate) for mono in decoded.sound]
     except MemoryError as error:
         raise MachineError(f"a window of {duration:g} s of it does not fit in memory") from error
-    if excerpt == "spread":  # of one length, which resampling may exceed by a sample
+    if excerpt == "spread":  # windows have one length, which resampling may exceed by a sample
         parts = [np.stack(parts)[:, : round(duration * sample_rate / num_windows)]]
     return Audio(
         waveform=parts[0],
@@ -139,7 +139,7 @@ class _Decoded:
     total: int
     promised: float | None
     decoder: str
-    channel: int | None = None  # where the mean of all is silent, as of antiphase
+    channel: int | None = None  # if the mean of all is silent, as in antiphase
 
 
 @contextmanager
@@ -191,7 +191,7 @@ def _decode(file: BinaryIO, excerpt: Excerpt, suffix: str) -> _Decoded:
 
 
 def _read(source: SndfileSource | FfmpegSource, excerpt: Excerpt) -> _Decoded:
-    """Read an excerpt; if the mean of the channels is silent, of the first that is not."""
+    """Read an excerpt of the channels' mean or, if that is silent, of the first that is not."""
     low, high = SAMPLE_RATES
     if not low <= source.rate <= high:
         raise AudioError(f"its sample rate of {source.rate} Hz is outside {low} to {high} Hz")
@@ -205,7 +205,7 @@ def _read(source: SndfileSource | FfmpegSource, excerpt: Excerpt) -> _Decoded:
 
 
 def _read_mix(source: SndfileSource | FfmpegSource, excerpt: Excerpt, mix: Mix) -> _Decoded:
-    """Read an excerpt, again where the file turns out to be shorter than it seemed."""
+    """Read an excerpt, and once more if the file turns out to be shorter than it seemed."""
     total = source.total
     for _ in range(MOST_ATTEMPTS):
         windows = excerpt.place(total, source.rate)
@@ -244,7 +244,7 @@ def _range(sound: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _is_silent(sound: Sequence[np.ndarray]) -> bool:
-    """Say whether there is nothing, but for a constant, louder than dither."""
+    """Say whether nothing is louder than dither, apart from a constant."""
     low, high = _range(sound)
     return (high - low) / 2 < SILENCE
 

@@ -3,10 +3,10 @@
 The elements are shards: workers run the very same `write_shard` as the local pool. Launcher and
 workers share a folder, from which each worker gets its job:
 
-- where `config.data_dir` is a URL, the records' own, into which workers put finished shards;
-- with `--temp_location=URL` among the options (gs://, s3://, az://), one there, from which the
-  launcher brings them home. What was finished there when the launcher died is not written again;
-- else the records directory, which all workers see at the launcher's path, as the audio.
+- if `config.data_dir` is a URL, the records' own folder, into which workers put finished shards;
+- with `--temp_location=URL` among the options (gs://, s3://, az://), a folder there, from which the
+  launcher fetches them. A shard that was finished when the launcher died is not written again;
+- else the records directory, which all workers see at the launcher's path, like the audio.
 
 `--beam_options` are the pipeline's own. Without `--runner` it runs on this machine, in
 `config.feature.num_workers` processes. Workers elsewhere run the image of launch/Dockerfile, built
@@ -101,9 +101,9 @@ def run(jobs: Sequence[ShardJob], processes: int, options: str) -> None:
     Parameters
     ----------
     jobs
-        Of one records directory.
+        Jobs of one records directory.
     processes
-        Workers, where the pipeline runs on this machine.
+        Number of workers, if the pipeline runs on this machine.
     options
         The pipeline's options, as on a command line.
 
@@ -155,7 +155,7 @@ def _name(job: ShardJob) -> str:
 
 
 def _send(jobs: Sequence[ShardJob], folder: Location) -> None:
-    """Put what workers need where they find it; a graph with it inside could grow huge."""
+    """Put what workers need where they find it: inside the graph it could be too large."""
     for job in jobs:
         urls.write(urls.join(folder, _name(job)), job.to_json())
     if jobs[0].store and jobs[0].feature["name"] in WITH_LYRICS:

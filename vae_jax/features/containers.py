@@ -1,7 +1,7 @@
 """Tells what kind of audio file bytes are, by their signature alone: names may lie.
 
-What a file is decides which decoder is asked first, and which demuxer ffmpeg has to use: left to
-guess, it takes a text for a playlist and follows it.
+The kind of a file decides which decoder is asked first, and which demuxer ffmpeg has to use. If
+ffmpeg were left to guess, it would take a text for a playlist and follow it.
 """
 
 from typing import BinaryIO
@@ -47,7 +47,7 @@ SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
     (b".RMF", 0, "rm"),
     (b"\0\0\x01\xba", 0, "mpeg"),
 )
-# What libsndfile reads, at least of some codecs.
+# The kinds that libsndfile reads, at least with some codecs.
 SNDFILE = frozenset(("flac", "ogg", "wav", "aiff", "w64", "caf", "au", "voc", "mp3"))
 MPEG_TS_PACKETS = (0, 188, 376)  # where they begin
 APPLE_DOUBLE = (b"\x00\x05\x16\x07", b"\x00\x05\x16\x00")
@@ -61,7 +61,7 @@ def recognise(file: BinaryIO) -> tuple[str | None, int]:
     Raises
     ------
     AudioError
-        If it is empty, of macOS's metadata, has tags and nothing else, or no index.
+        If it is empty, is metadata of macOS, or has nothing but tags, or no index.
     """
     start, head = 0, _read(file, 0, HEAD_BYTES)
     if not head:

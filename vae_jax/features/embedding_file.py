@@ -1,13 +1,13 @@
 """Vectors that any other model has made of the tracks, in one file, for `extractors`.
 
-A track has one vector, or one of each of its segments, under its id. Three kinds of files:
+A track has one vector, or one for each of its segments, under its id. Three kinds of files:
 
-- npz: `ids` [N] and one array, [N, D], or [N, S, D] with segments. Where tracks differ in their
+- npz: `ids` [N] and one array, [N, D], or [N, S, D] with segments. If tracks differ in their
   numbers of segments, `num_segments` [N] as well, and the array is [R, D], track after track;
 - npy: the array, [N, D] or [N, S, D], with the ids in NAME.ids.txt beside it: UTF-8, one a line;
 - parquet: a column `id`, and one column of lists of D numbers, or of lists of such lists.
 
-An npy file is mapped into memory and read where it is needed; of the others every worker holds all.
+An npy file is mapped into memory and read as needed; every worker holds the others whole.
 Nothing is unpickled, so that no file can execute code.
 """
 
@@ -48,7 +48,7 @@ class EmbeddingFile:
     ends
         Where each track's vectors end, [N] int64.
     has_segments
-        Whether tracks have a vector of each segment, else R = N.
+        Whether tracks have a vector for each segment; if not, R = N.
     """
 
     name: str

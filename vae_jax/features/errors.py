@@ -15,7 +15,7 @@ class AudioError(Exception):
     Attributes
     ----------
     retry
-        When it is worth another try; NEVER where the file is to blame and not the machine.
+        When it is worth another try; NEVER if the file is to blame and not the machine.
     """
 
     def __init__(self, reason: str, retry: str = NEVER) -> None:

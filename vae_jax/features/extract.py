@@ -118,7 +118,7 @@ def extract(
 
 
 def write_warnings(path: Path, directory: Path) -> int:
-    """Write `warnings.csv`, of the tracks about which something is odd; return how many."""
+    """Write `warnings.csv`, which lists the tracks that something is odd about; return how many."""
     markers = [files.read_sealed_json(marker) for marker in sorted(directory.glob("shard-*.json"))]
     rows = [oddity for marker in markers for oddity in marker["odd"]]
     files.write_csv(path, [field.name for field in fields(Oddity)], rows)
@@ -130,7 +130,7 @@ def write_warnings(path: Path, directory: Path) -> int:
 
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
-    """Write `failed.csv`; it has no rows where nothing failed."""
+    """Write `failed.csv`; it has no rows if nothing failed."""
     columns = [field.name for field in fields(Failure)]
     files.write_csv(path, columns, [failure.__dict__ for failure in failures])
 

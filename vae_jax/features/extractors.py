@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vae_jax.features.lyrics import LyricsEmbedding
     from vae_jax.features.spectral import AudioFeature
 
-AUDIO_SETTINGS = (  # that `audio.load` takes
+AUDIO_SETTINGS = (  # settings that `audio.load` takes
     "sample_rate",
     "duration",
     "excerpt",
@@ -51,9 +51,9 @@ class Extracted:
     Attributes
     ----------
     arrays
-        By name; one that is missing here is stored as zeros and left out of the statistics.
+        The arrays by name; a missing one is stored as zeros and left out of the statistics.
     duration
-        Of the audio, in seconds; 0 without audio.
+        Length of the audio in seconds; 0 without audio.
     faults
         Why parts that the manifest names could not be used.
     retry
@@ -168,7 +168,7 @@ class EmbeddingExtractor:
 
 @dataclass(frozen=True)
 class HybridExtractor:
-    """Joins the `parts`, audio and lyrics, either of which may be missing of a track.
+    """Joins the `parts`, audio and lyrics, either of which a track may lack.
 
     `has_audio` and `has_lyrics` (uint8, 0 or 1) say which are there.
     """
@@ -229,9 +229,9 @@ def prepare(
     directory: Path,
     fitted: Mapping[str, Any] | None = None,
 ) -> str | None:
-    """Bring what all tracks share up to date, and return its hash; None where they share nothing.
+    """Bring what all tracks share up to date, and return its hash; None if they share nothing.
 
-    Of features with lyrics it is `lyrics.json`, of another model's vectors the file that has them.
+    Features with lyrics share `lyrics.json`, and another model's vectors the file that has them.
 
     Parameters
     ----------
@@ -292,9 +292,9 @@ def _prepare_lyrics(
 
 
 def _within(seconds: float, read: Callable[[], "Audio"]) -> "Audio":
-    """Return what `read` does, or give up on it, as where a network's disk does not answer.
+    """Return what `read` does, or give up on it, such as when a network's disk does not answer.
 
-    No thread that hangs can be ended; as a daemon, it does not keep the process from ending.
+    A thread that hangs cannot be ended; as a daemon, it does not keep the process from ending.
     """
     future: Future[Audio] = Future()
 

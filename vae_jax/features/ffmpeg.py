@@ -25,7 +25,7 @@ MOST_MEMORY = 2**28  # bytes that a damaged header may ask for at once
 BLOCK_BYTES = 2**18
 AU_HEADER = ">4sIIIII"  # magic, offset, size, encoding, rate, channels
 AU_TYPES = {3: ">i2", 6: ">f4"}
-# Decoders of these put out floats without knowing more than 16 bits, as librosa takes them.
+# The decoders of these put out floats that hold no more than 16 bits, which is what librosa takes.
 INTEGER = re.compile(r"Audio: (?!wavpack)(?:[^\n]*, )(?:fltp|s16p?|u8p?)\b")
 # Demuxers whose packets have true times: elsewhere, only decoding tells how long the sound is.
 TIMED = ("mov",)
@@ -44,9 +44,9 @@ class FfmpegSource:
     Attributes
     ----------
     rate, channels
-        In Hz, and how many.
+        The sample rate in Hz, and the number of channels.
     total
-        Frames that there are by the times of packets; the true number is close.
+        Number of frames by the times of packets; the true number is close.
     promised
         What the header says, in seconds, or None.
 
@@ -139,7 +139,7 @@ class FfmpegSource:
 
 
 class _Run:
-    """A process, what it puts out, and its log; it is killed when it takes too long."""
+    """A process with its output and its log; it is killed when it takes too long."""
 
     def __init__(self, command: Sequence[str], descriptor: int) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (`close` does; a pipe could fill up)

@@ -58,7 +58,7 @@ def forget(directory: Path) -> None:
 def find(directory: Path, made_by: str) -> dict[str, Known]:
     """Return the records by their tracks' ids that were made by the same features.
 
-    They lie in `directory` or, where that is new, in the folders beside it.
+    They lie in `directory` or, if that is new, in the folders beside it.
     """
     folders = [directory]
     if not any(directory.glob("shard-*.json")) and not (directory / PREVIOUS).exists():
@@ -77,7 +77,7 @@ def find(directory: Path, made_by: str) -> dict[str, Known]:
 
 
 def _records(marker: Mapping[str, Any], path: Path) -> dict[str, Known]:
-    """Return a shard's records, but for those that lack a part."""
+    """Return a shard's records, without those that lack a part."""
     failed = {failure["id"] for failure in marker["failed"]}
     origins = {origin[0]: Origin(*origin) for origin in marker["origins"]}
     warnings: dict[str, list[str]] = {}
@@ -100,7 +100,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _link(path: Path, kept: Path) -> None:
-    """Keep a file under another name, which costs nothing where file systems know hard links."""
+    """Keep a file under another name, at no cost if the file system knows hard links."""
     if not kept.exists():
         try:
             os.link(path, kept)

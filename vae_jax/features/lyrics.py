@@ -28,7 +28,7 @@ from sklearn.utils.extmath import randomized_svd
 from vae_jax.errors import UserError
 from vae_jax.storage import files
 
-MAX_CHARACTERS = 50_000  # of one song's lyrics; what follows is not read
+MAX_CHARACTERS = 50_000  # of one song's lyrics; the rest is not read
 MAX_LINE = 1_000  # characters; longer lines are cut, since normalising takes quadratic time
 MAX_FIT = 10_000  # songs that vocabulary, weights and SVD are learned from
 ANALYZERS = {"word": (1, 1), "char_wb": (2, 4)}  # shortest and longest n-gram
@@ -80,7 +80,7 @@ class Ngrams:
     analyzer
         "word", or "char_wb" for characters within words.
     lengths
-        Of the shortest and the longest n-gram.
+        The lengths of the shortest and the longest n-gram.
     terms
         The n-grams, in the order of the columns.
     idf
@@ -223,14 +223,14 @@ def fit(
     Parameters
     ----------
     lyrics
-        At most `MAX_FIT` of them are used, evenly spaced in the collection; what holds no words
-        is ignored.
+        At most `MAX_FIT` of them are used, evenly spaced in the collection. Lyrics without words
+        are ignored.
     embed_dim
-        Columns of the SVD; fewer where there are fewer songs or terms. 0 is no SVD.
+        Columns of the SVD; fewer if there are fewer songs or terms. 0 is no SVD.
     max_features
-        Terms kept of each analyzer: the most frequent ones.
+        The number of terms that each analyzer keeps: the most frequent ones.
     seed
-        Of the randomised SVD.
+        The seed of the randomised SVD.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """Counts the frames of MPEG audio (mp3, mp2), whose files often do not say how many there are.
 
-A header behind the first frame's may (Xing, Info; libsndfile reads no VBRI), and then it may be
-wrong: of files that were cut, or joined. Where it cannot be trusted, frames are counted from
-header to header, and libsndfile is given the file with a header that is right.
+A header behind the first frame's may say it (Xing, Info; libsndfile reads no VBRI), but is wrong in
+files that were cut or joined. If it cannot be trusted, frames are counted from header to header,
+and libsndfile is given the file with a header that is right.
 """
 
 import io
@@ -13,10 +13,10 @@ from typing import BinaryIO
 from vae_jax.features.errors import AudioError
 
 FIXED_BITS = 0xFFFE0C00  # of a frame's header: sync, version, layer, sample rate
-MOST_JUNK = 2**17  # bytes without a frame in which one is looked for, at the beginning
+MOST_JUNK = 2**17  # bytes at the beginning in which the first frame is looked for
 DECODER_DELAY = 529  # samples
 BLOCK = 2**20  # bytes read at a time
-TAG_BYTES = 4096  # of music that may be missing, or of tags behind it, where a header is trusted
+TAG_BYTES = 4096  # of music may be missing, or of tags follow it, while a header is trusted
 TAGS = (b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 
 _BITRATES = {  # kbit/s by (is version 1, layer)
@@ -64,13 +64,13 @@ class Stream:
     info
         The frame with Xing's header, or one like it, with the true count.
     frames
-        How many there are.
+        The number of frames.
     promised
         How many seconds a header says that there are, or None.
     frame
-        The first.
+        The first frame's header.
     lead
-        Samples that libsndfile decodes before those of the first frame, of a made header.
+        Samples that libsndfile decodes from a made header, before those of the first frame.
     is_bare
         Whether the file has no header of any kind, so that libsndfile may read it as it is.
     """
@@ -111,7 +111,7 @@ def parse(header: int) -> Frame | None:
 
 
 def find_frame(file: BinaryIO, start: int) -> tuple[int, Frame] | None:
-    """Return where the first frame begins that another one of its kind follows."""
+    """Return where the first frame begins that is followed by another of its kind."""
     file.seek(start)
     data = file.read(MOST_JUNK)
     at = data.find(b"\xff")
@@ -127,7 +127,7 @@ def find_frame(file: BinaryIO, start: int) -> tuple[int, Frame] | None:
 
 
 def examine(file: BinaryIO, start: int) -> Stream | None:
-    """Return where the frames lie where no header tells, or a wrong one; else None.
+    """Return where the frames lie if no header tells, or a wrong one does; else None.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def examine(file: BinaryIO, start: int) -> Stream | None:
 def count(file: BinaryIO, start: int, header: int, size: int) -> tuple[int, int]:
     """Count frames like that with the given header, from `start` on; return where they end too.
 
-    What lies between them, as a tag where files were joined, is passed over.
+    Anything between them is passed over, such as a tag where files were joined.
     """
     sizes: dict[int, int] = {}
     frames, position, end, fixed = 0, start, start, header & FIXED_BITS
@@ -270,7 +270,7 @@ def _next(file: BinaryIO, start: int, fixed: int, size: int) -> int | None:
 
 
 def _is_whole(file: BinaryIO, end: int, size: int) -> bool:
-    """Say whether the music ends with the file, but for tags, where its header says."""
+    """Say whether the music ends where its header says, with nothing but tags behind it."""
     if end > size + TAG_BYTES // 4:
         return False
     if size - end <= TAG_BYTES:
@@ -308,7 +308,7 @@ def _trimmed(info: bytes, at: int) -> int:
 def _made(frame: Frame, frames: int) -> bytes:
     """Return a frame with Xing's header like the given one, and a silent one.
 
-    libsndfile drops the delay of its decoder from what follows such a header; so it drops silence.
+    libsndfile drops the delay of its decoder from what follows such a header, and so drops silence.
     """
     header = (frame.header & ~0xF200) | 0x10000  # without padding and checksum
     for bitrate in range(1, 15):

@@ -1,8 +1,8 @@
 """What each record is made from, so that nothing unchanged is extracted again.
 
 A record depends on its track's audio and lyrics alone, as far as the feature uses them: never on
-labels. Audio that was touched, copied or moved is told from audio that was changed by its checksum,
-which is computed only where size or time differ from those that are known.
+labels. A checksum tells audio that was touched, copied or moved from audio that was changed. It is
+computed only if size or time differ from those that are known.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ class Origin(NamedTuple):
     Attributes
     ----------
     id
-        The track's.
+        The track's id.
     state
         The audio file's size and what changes when it is written; None without one.
     checksum
@@ -68,7 +68,7 @@ def look(tracks: Sequence[Track], feature: Mapping[str, Any]) -> list[Origin]:
 
 
 def checksum(track: Track) -> int | None:
-    """Return the CRC32C of a track's audio file; None where it is elsewhere or unreadable."""
+    """Return the CRC32C of a track's audio file; None if it is elsewhere or unreadable."""
     if not isinstance(track.audio_path, Path):
         return None
     value = 0

@@ -23,10 +23,10 @@ POOL_ATTEMPTS = 3  # pools that may break before extraction gives up
 WORKER_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # the accelerator belongs to the parent
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
-    # XLA's threads: on all cores, they took as long to share a spectrum as to compute it.
+    # XLA's threads on all cores took as long to share a spectrum as to compute it.
     "NPROC": "1",
-    # Bytes that glibc keeps when they are freed. The samples of every track would else come as
-    # new pages, which the kernel fills with zeros: a tenth of the time that a track takes.
+    # Bytes that glibc keeps when they are freed. Otherwise the samples of every track would come
+    # as new pages, which the kernel fills with zeros: a tenth of the time that a track takes.
     **{"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)},
 }
 
@@ -59,7 +59,7 @@ def run(jobs: Sequence[ShardJob], processes: int, num_tracks: int) -> None:
 
 @contextmanager
 def worker_environment() -> Iterator[None]:
-    """Let processes that are started here share the machine: many of one thread do so best."""
+    """Let processes that are started here share the machine, best with one thread each."""
     before = dict(os.environ)
     os.environ.update(WORKER_ENVIRONMENT)
     try:
@@ -87,7 +87,7 @@ def _start_worker(finished: Any) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when its parent is killed; it would wait for work for ever."""
+    """End this process when its parent is killed, instead of waiting for work for ever."""
     wait_for([cast(Any, parent_process()).sentinel])
     os._exit(1)
 

@@ -38,10 +38,10 @@ class Failure:
     Attributes
     ----------
     kept
-        Whether it still has a record, made of what else there is: a hybrid of lyrics without
-        audio, or of audio without lyrics.
+        Whether it still has a record without the part that failed: a hybrid's lyrics without its
+        audio, or its audio without its lyrics.
     retry
-        When it is tried again: "" never, since the file is to blame and not the machine.
+        When it is tried again; "" is never, since the file is to blame and not the machine.
     """
 
     id: str
@@ -174,7 +174,7 @@ def write_shard(
 def is_done(job: ShardJob) -> bool:
     """Say whether a shard is finished, intact, and made from what the job describes.
 
-    Where files were only touched or copied, their new times are noted.
+    If files were only touched or copied, their new times are noted.
     """
     marker = layout.intact_marker(job.directory, job.shard)
     if marker is None or marker.get("made_by") != job.made_by:
@@ -191,7 +191,7 @@ def is_done(job: ShardJob) -> bool:
 
 
 def is_worth_a_try(job: ShardJob) -> bool:
-    """Say whether tracks of a finished shard failed that may not fail now."""
+    """Say whether a finished shard has tracks that failed and may succeed now."""
     marker = files.read_sealed_json(layout.marker_path(job.directory, job.shard))
     return any(Failure(**failure).is_worth_a_try for failure in marker["failed"])
 

@@ -10,10 +10,10 @@ import soundfile
 from vae_jax.features import mpeg
 from vae_jax.features.errors import AudioError
 
-# Values (samples x channels) decoded at a time: smaller blocks seek more often, larger ones spend
+# Values (samples x channels) decoded at a time. Smaller blocks seek more often; larger ones spend
 # a tenth of the time on fresh memory.
 BLOCK_VALUES = 2**20
-# Frames decoded at a time where an error is expected, which loses those of its block.
+# Frames decoded at a time if an error is expected, which loses those of its block.
 CAREFUL_FRAMES = 2**12
 MISSING = 0.1  # s that a header may promise beyond what is there: encoder padding, rounding
 # Formats without a length in the header, such as FLAC written to a pipe, claim 2**63 - 1 frames.
@@ -35,20 +35,20 @@ class SndfileSource:
     Parameters
     ----------
     file
-        The file. Its descriptor is what libsndfile reads: by a name, it would read `._NAME` too.
+        The file. libsndfile reads its descriptor, since by its name it would read `._NAME` too.
     stream
-        The frames of an mp3 file whose header does not tell them.
+        The frames of an mp3 file, if its header does not tell them.
 
     Attributes
     ----------
     rate
-        In Hz.
+        The sample rate in Hz.
     channels
-        How many.
+        The number of channels.
     total
-        Frames, as far as is known.
+        The number of frames, as far as is known.
     promised
-        What the header says, in seconds, where it is known to be wrong.
+        The length that the header says, in seconds, if it is known to be wrong.
 
     Raises
     ------
@@ -151,7 +151,7 @@ class SndfileSource:
             raise AudioError(f"not audio that can be decoded ({_reason(error)})") from error
 
     def _promised(self) -> float | None:
-        """Read in libsndfile's log what the header says, where the file is shorter."""
+        """Read from libsndfile's log what the header says, if the file is shorter."""
         for promised, actual in _SHORTENED.findall(self._sound.extra_info):
             if int(actual) < int(promised) < STREAMED_BYTES and int(actual):
                 return self._sound.frames / self.rate * int(promised) / int(actual)
@@ -177,7 +177,7 @@ class Parts:
         return [np.concatenate([np.empty(0, np.float32), *parts]) for parts in self._parts]
 
     def add(self, frames: np.ndarray, mix: Mix) -> None:
-        """Take what follows, [n, channels]."""
+        """Take the frames that follow, [n, channels]."""
         for start, parts in zip(self._starts, self._parts, strict=True):
             first, last = start - self.position, start - self.position + self._count
             wanted = frames[max(0, first) : max(0, last)]

@@ -1,8 +1,8 @@
 """Log-mel spectrograms, MFCCs and their summaries in JAX, equal to librosa's, for `extract`.
 
-Waveforms are padded with zeros to one length, or to a few where the window is long, so that few
-compilations serve all tracks; how many samples are real travels beside them. B batch, W windows of
-a track, N samples, T frames, F mel bands, C channels (bands or coefficients).
+Waveforms are padded with zeros to one length, or to a few if the window is long, so that few
+compilations serve all tracks. The number of real samples travels beside them. Letters: B batch, W
+windows of a track, N samples, T frames, F mel bands, C channels (bands or coefficients).
 """
 
 import functools
@@ -30,9 +30,9 @@ class SpectralSpec:
     Attributes
     ----------
     sample_rate, fmin, fmax
-        In Hz; the mel bands lie between fmin and fmax.
+        Frequencies in Hz; the mel bands lie between fmin and fmax.
     n_fft, win_length, hop_length
-        In samples; a Hann window of win_length, centred in n_fft.
+        Lengths in samples; a Hann window of win_length is centred in n_fft.
     n_mels, n_mfcc
         Numbers of mel bands and of cepstral coefficients.
     """
@@ -95,7 +95,8 @@ def log_mel(waveform: jax.Array, num_samples: jax.Array, spec: SpectralSpec) -> 
 def mfcc(waveform: jax.Array, num_samples: jax.Array, spec: SpectralSpec) -> jax.Array:
     """Return mel-frequency cepstral coefficients, equal to librosa's `feature.mfcc`.
 
-    The orthonormal DCT-II of `log_mel` over bands; arguments and frames as there, [..., T, C].
+    They are the orthonormal DCT-II of `log_mel` over bands, [..., T, C]. Arguments and frames are
+    those of `log_mel`.
     """
     decibels = log_mel(waveform, num_samples, spec)
     return jnp.matmul(decibels, _dct(spec.n_mels, spec.n_mfcc), precision="highest")
@@ -113,7 +114,7 @@ def summary(frames: jax.Array, num_frames: jax.Array, deltas: bool = False) -> j
     num_frames
         int [] or [W].
     deltas
-        Also describe the differences between neighbouring frames, which are never of two windows.
+        Also describe the differences between neighbouring frames of a window.
 
     Returns
     -------
@@ -132,7 +133,7 @@ def mfcc_summary(
 ) -> jax.Array:
     """Return the `summary` of one track's `mfcc`, float32 [2C] or [4C].
 
-    The track is a waveform, [N], or several windows, [W, N], of which those of 0 samples are none.
+    The track is a waveform, [N], or several windows, [W, N]; windows of 0 samples do not count.
     """
     num_frames = jnp.where(num_samples > 0, spec.num_frames(num_samples), 0)
     return summary(mfcc(waveform, num_samples, spec), num_frames, deltas)
@@ -145,7 +146,7 @@ class AudioFeature:
     Attributes
     ----------
     shape, dtype
-        Of what it returns; None is the number of frames, which differs by track.
+        Shape and type of what it returns; None is the number of frames, which differs by track.
     max_samples
         The longest waveform.
     compute
@@ -154,7 +155,7 @@ class AudioFeature:
     spec
         Says how many frames count.
     num_windows
-        W, the most that a track can have; None where it is one waveform.
+        W, the most windows that a track can have; None if it is one waveform.
     """
 
     shape: tuple[int | None, ...]
@@ -166,7 +167,7 @@ class AudioFeature:
 
     @property
     def window_frames(self) -> int | None:
-        """The frames of each window, where frames of windows are stored."""
+        """The frames of each window, if frames of windows are stored."""
         if self.num_windows is None or self.shape[0] is not None:
             return None
         return self.spec.num_frames(self.max_samples)
@@ -174,8 +175,8 @@ class AudioFeature:
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """Return the feature of mono sound; safe to call from threads.
 
-        It is a waveform [N <= max_samples], or as many windows as there are [<= W, N], each of
-        which is padded as a waveform of its own. Their frames follow one another.
+        The sound is a waveform [N <= max_samples], or up to W windows [<= W, N], each of which is
+        padded as a waveform of its own. The frames of windows follow one another.
         """
         *count, length = waveform.shape
         most = [self.num_windows or 1] * len(count)
@@ -198,7 +199,7 @@ class AudioFeature:
 def audio_feature(feature: Mapping[str, Any]) -> AudioFeature:
     """Return the audio feature that `config.feature` names: mfcc, mfcc_frames or logmelspec."""
     spec, deltas = SpectralSpec.of(feature), feature["deltas"]
-    # Frames stored as float16 lose at most 2**-11 of a value: .016 dB below 64 dB.
+    # Frames that are stored as float16 lose at most 2**-11 of a value: .016 dB below 64 dB.
     shape, dtype, compute = {
         "mfcc": (
             ((4 if deltas else 2) * spec.n_mfcc,),
@@ -212,7 +213,7 @@ def audio_feature(feature: Mapping[str, Any]) -> AudioFeature:
         num_windows = feature["num_windows"]
         max_samples = round(feature["duration"] * spec.sample_rate / num_windows)
         return AudioFeature(shape, dtype, max_samples, compute, spec, num_windows)
-    # Resampling rounds up, by one sample where the ratio of the rates is not exact in binary.
+    # Resampling rounds up, by one sample if the ratio of the rates is not exact in binary.
     max_samples = math.ceil(feature["duration"] * spec.sample_rate) + 1
     return AudioFeature(shape, dtype, max_samples, compute, spec)
 
@@ -232,7 +233,7 @@ def _mel_power(waveform: jax.Array, spec: SpectralSpec) -> jax.Array:
     block_length = block_hop - spec.hop_length + spec.n_fft
     before = spec.n_fft // 2
     after = (num_blocks - 1) * block_hop + block_length - before - len(waveform)
-    # `after` is negative where a hop longer than the window leaves the last samples unused.
+    # `after` is negative if a hop longer than the window leaves the last samples unused.
     padded = lax.pad(waveform, jnp.zeros((), waveform.dtype), [(before, after, 0)])
     window, bands = _window(spec), _mel_bands(spec)
 
@@ -254,9 +255,9 @@ def _mel_power(waveform: jax.Array, spec: SpectralSpec) -> jax.Array:
 
 
 def _moments(frames: jax.Array, count: jax.Array) -> list[jax.Array]:
-    """Return mean and standard deviation over the first `count` rows, of each window if several.
+    """Return mean and standard deviation over the first `count` rows, in all windows together.
 
-    They are 0 where there are none.
+    They are 0 if there are no rows.
     """
     valid = jnp.arange(frames.shape[-2])[:, None] < jnp.asarray(count)[..., None, None]
     axes = tuple(range(frames.ndim - 1))

@@ -30,12 +30,12 @@ class Excerpt:
     kind
         "start", "center" (the middle of the file), or "spread".
     duration
-        Of all windows together, in seconds; a shorter file is read whole.
+        Length of all windows together, in seconds; a shorter file is read whole.
     num_windows
-        Of a spread excerpt, each of duration / num_windows. Each lies in the middle of one of as
-        many equal parts of the file. Of a file that is shorter than the excerpt there are as many
-        windows as its length comes closest to, so they may overlap; one shorter than a window is
-        read whole. No window reaches beyond the file.
+        Number of windows of a spread excerpt, each of duration / num_windows. The file is cut into
+        as many equal parts, and each window lies in the middle of one. A file that is shorter than
+        the excerpt has as many windows as come closest to its length, so they may overlap; a file
+        that is shorter than a window is read whole. No window reaches beyond the file.
     """
 
     kind: str

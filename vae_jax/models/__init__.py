@@ -14,8 +14,8 @@ def build(
 ) -> nn.Module:
     """Return the model that a config (as a plain dict) describes.
 
-    It has `__call__(inputs, key) -> Elbo`, `encode(inputs) -> Posterior` of the exported
-    latents, `infer(inputs) -> Posterior` of those that the prior is of, and `decode(z)`.
+    It has `__call__(inputs, key) -> Elbo`, `encode(inputs) -> Posterior` for the exported latents,
+    `infer(inputs) -> Posterior` for the latents as the prior sees them, and `decode(z)`.
 
     Parameters
     ----------

@@ -4,8 +4,8 @@ Each level halves time and frequency in the encoder and doubles them in the deco
 of 2 a level is a dense layer on 2 x 2 patches: no convolution, a sixth of the operations of kernels
 of 3, and nothing is moved in memory, since pixels are in the order of a quadtree. With kernels of 3
 the decoder convolves and then moves channels to space, which equals a transposed convolution and is
-far faster on a CPU (Shi et al. 2016). There, convolutions are products of patches: XLA's own take
-thirty times as long inside a loop of steps.
+far faster on a CPU (Shi et al. 2016). On a CPU, convolutions are products of patches, since XLA's
+own take thirty times as long inside a loop of steps.
 """
 
 import itertools

@@ -1,9 +1,9 @@
 """A VAE of several modalities, any of which a track may lack: a latent for each, and one prior.
 
 Each modality is encoded into latents of its own and decoded from them alone; these lie side by
-side. What goes with what is the prior's to know: its components span all modalities, so of a
-missing one it says what the most likely component does. With one latent for all, a product of
-experts (Wu and Goodman 2018), tracks that lack a modality lay in the middle, near each other.
+side. The prior knows what goes with what: its components span all modalities, and the most likely
+component fills in a missing one. One latent for all, a product of experts (Wu and Goodman 2018),
+put the tracks that lack a modality into the middle, near each other.
 """
 
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ from vae_jax.models.vae import Elbo, Gaussian, Inputs
 class MultimodalVae(nn.Module):
     """One VAE per modality, joined by the prior of all their latents.
 
-    Outside, latents are balanced: all modalities have the same variance within the prior's
-    components, times their squared weights, as discriminant analysis measures distances (Fisher
-    1936). So neither the one with more columns decides, nor one without clusters: were the variance
-    *between* components made the same, what the mixture cuts out of a modality that has no clusters
-    would weigh as much as the clusters of another.
+    Outside this class, latents are balanced: all modalities have the same variance within the
+    prior's components, times their squared weights, as discriminant analysis measures distances
+    (Fisher 1936). So neither a modality with more columns decides, nor one without clusters. If the
+    variance *between* components were made the same instead, the parts into which the mixture cuts
+    a modality without clusters would weigh as much as the clusters of another.
 
     Attributes
     ----------
     modalities
-        By name, with latents of one size.
+        The VAE of each modality, by name, with latents of one size.
     weights
         How much each modality counts in distances between latents, by name.
     prior

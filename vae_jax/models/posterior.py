@@ -16,10 +16,10 @@ class Posterior(struct.PyTreeNode):
     Attributes
     ----------
     mean, log_variance
-        [..., L] each.
+        Its mean and log variance, [..., L] each.
     known
-        1 where the data speak of a dimension, 0 where they are missing and the prior alone does,
-        [..., L]; None where nothing is missing.
+        1 if the data tell of a dimension, 0 if they are missing and only the prior does, [..., L];
+        None if nothing is missing.
     """
 
     mean: jax.Array
@@ -39,7 +39,7 @@ class Posterior(struct.PyTreeNode):
     def rotate(self, rotation: jax.Array) -> "Posterior":
         """Return the posterior of the latents times an orthonormal matrix, [L, L].
 
-        It is that of each dimension: what the rotation makes dependent is left out.
+        Each dimension's variance is kept; the covariances that the rotation makes are left out.
         """
         variance = jnp.exp(self.log_variance) @ jnp.square(rotation)
         return Posterior(self.mean @ rotation, jnp.log(variance))

@@ -20,7 +20,7 @@ class Divergence(struct.PyTreeNode):
     Attributes
     ----------
     kl
-        Per latent dimension, [B, L]; under a mixture, averaged over the components.
+        The KL per latent dimension, [B, L]; under a mixture, averaged over the components.
     assignment
         KL between the assignment to components and their weights, [B]; 0 without a mixture.
     """
@@ -37,7 +37,7 @@ class Normal(nn.Module):
     latent_dim
         L.
     variance
-        Of each dimension, L of them; 1 if not given.
+        The variance of each dimension, L of them; 1 if not given.
     """
 
     latent_dim: int
@@ -49,7 +49,7 @@ class Normal(nn.Module):
         return Divergence(kl, jnp.zeros(kl.shape[:-1]))
 
     def complete(self, posterior: Posterior) -> Posterior:
-        """Return the posterior as it is: of what is missing, the prior knows N(0, I)."""
+        """Return the posterior as it is: N(0, I) is all that the prior knows of what is missing."""
         return posterior
 
     def within(self) -> jax.Array:
@@ -72,7 +72,7 @@ class Mixture(nn.Module):
     num_components, latent_dim
         K and L.
     variance
-        Of each dimension, L of them; 1 if not given.
+        The variance of each dimension, L of them; 1 if not given.
     """
 
     num_components: int
@@ -101,10 +101,10 @@ class Mixture(nn.Module):
         )
 
     def complete(self, posterior: Posterior) -> Posterior:
-        """Take what is missing from the component that what is known makes most likely.
+        """Fill in missing dimensions from the component that the known ones make most likely.
 
-        A component's dimensions are independent, so its Gaussian is what it says of the missing
-        ones. Averaged over all components, it would be a place between clusters where none is.
+        A component's dimensions are independent, so its own Gaussian is the posterior of missing
+        ones. An average over all components would be a place between clusters where no track is.
         """
         if posterior.known is None:
             return posterior
@@ -133,7 +133,7 @@ class Mixture(nn.Module):
         ratio = log_variance - self.log_variance
         distance = jnp.square(mean - self.mean) * jnp.exp(-self.log_variance)
         kl = 0.5 * (jnp.exp(ratio) + distance - 1.0 - ratio)
-        if posterior.known is not None:  # what is missing follows the component, and costs nothing
+        if posterior.known is not None:  # missing dimensions follow the component, at no cost
             kl *= posterior.known[..., None, :]
         return kl, jax.nn.log_softmax(jax.nn.log_softmax(self.logits) - kl.sum(axis=-1))
 
@@ -141,9 +141,9 @@ class Mixture(nn.Module):
 def build(
     model: Mapping[str, Any], num_blocks: int = 1, variance: tuple[float, ...] = ()
 ) -> nn.Module:
-    """Return the prior that `config.model` describes, of so many latents side by side.
+    """Return the prior that `config.model` describes, for so many latents side by side.
 
-    `variance` is that of each dimension before a mixture starts; 1 if not given.
+    `variance` is the variance of each dimension before a mixture starts; 1 if not given.
     """
     size = num_blocks * model["latent_dim"]
     if model["prior"] == "normal":

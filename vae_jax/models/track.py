@@ -1,12 +1,13 @@
 """The track VAE: one latent per track, from the evidence of all its segments.
 
-Each segment gives evidence of its track: a Gaussian whose precisions are added to the prior's
+Each segment gives evidence about its track: a Gaussian whose precisions are added to the prior's
 (the group posterior of the multi-level VAE, Bouchacourt et al. 2018, equation 4). The decoder
 reconstructs a description of each segment (see `track_view.describe`) from the track's latent
-alone. Segments have no latents of their own, which would take over what they share (Hosoya 2019):
-how they differ from their track is noise, with a full covariance, since descriptions come whitened
-(see `whitening`). Before training, the model is that closed form: latents are the directions in
-which tracks differ most for how much their segments do. Networks that start at zero add to it.
+alone. Segments have no latents of their own, which would take over what they share (Hosoya 2019).
+How they differ from their track is noise with a full covariance, since descriptions come whitened
+(see `whitening`). Before training the model is this closed form: its latents are the directions in
+which tracks differ most, relative to how much their segments differ. Networks that start at zero
+add to it.
 
 Letters: B tracks, S segments, T frames, F bands, D size of a description, L latent dimensions.
 """
@@ -30,14 +31,15 @@ TEMPERATURE = 0.1  # of the contrastive term's cosine similarities
 class TrackVae(nn.Module):
     """A VAE of tracks as sets of segments.
 
-    Outside, distances between latents count deviations of the segments within a track. The axes are
-    mixed there, so that all have about the same variance, and those who standardise columns keep
-    the distances.
+    Outside this class, distances between latents are in deviations of the segments within a track.
+    The axes of exported latents are mixed, so that all have about the same variance. Standardising
+    the columns then keeps the distances.
 
     Attributes
     ----------
     evidence
-        Maps what is seen of segments, [B S, ...], to corrections of their evidence, [B S, 2 L].
+        Maps segments, or their descriptions, [B S, ...], to corrections of their evidence,
+        [B S, 2 L].
     decoder
         Maps latents, [B, L], to corrections of the likelihood's mean, [B, D].
     prior
@@ -106,14 +108,14 @@ class TrackVae(nn.Module):
         return Posterior(inputs.x["whitened"][..., : self.latent_dim] + mean, log_variance)
 
     def _multiply(self, evidence: Posterior, mask: jax.Array) -> Posterior:
-        """Multiply N(0, diag(between)), where tracks are, with the evidence that there is."""
+        """Multiply N(0, diag(between)), the distribution of tracks, with the evidence."""
         return multiply(evidence, mask, jnp.array(self.between[: self.latent_dim]))
 
     def _contrast(self, evidence: Posterior, inputs: Inputs) -> jax.Array:
         """InfoNCE (van den Oord et al. 2018, equation 4) between two halves of each track, [B].
 
-        Of every pair of tracks in the batch, the two halves of the same one must be the closest.
-        A track of one segment has but one half, and takes no part.
+        Among all halves in the batch, the two of one track must be the closest. A track of one
+        segment has only one half, and takes no part.
         """
         odd = jnp.arange(inputs.mask.shape[1]) % 2
         masks = [inputs.mask * (odd == side) for side in (0, 1)]
@@ -137,7 +139,7 @@ class Correction(nn.Module):
     network
         Maps what is seen to hidden units.
     size
-        Of the output.
+        The size of the output.
     """
 
     network: nn.Module
@@ -163,7 +165,7 @@ class Hidden(nn.Module):
 
 
 def multiply(evidence: Posterior, mask: jax.Array, variance: jax.Array | float = 1.0) -> Posterior:
-    """Multiply the prior N(0, diag(variance)) with the evidence of the segments that there are.
+    """Multiply the prior N(0, diag(variance)) with the evidence of the segments that exist.
 
     `evidence` is [B, S, L], `mask` [B, S]; the product is [B, L].
     """

@@ -22,11 +22,11 @@ class ArrayView:
     Attributes
     ----------
     mean, scale
-        Subtracted, and multiplied with, per column; float32.
+        What is subtracted from each column, and then multiplied with; float32.
     segment_frames
         T, the length of the segments that are cut from stored frames; None for vectors.
     window
-        Frames of each of a track's windows, in which segments lie; None for one of all frames.
+        Frames of each of a track's windows, in which segments lie; None if there is one window.
     """
 
     mean: np.ndarray
@@ -58,7 +58,7 @@ class ArrayView:
         return self.standardise(cut_frames(x, num_frames, start, self.segment_frames))
 
     def whole(self, x: jax.Array, num_frames: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Return all segments, side by side, [n, S, T, F], and which there are, [n, S]."""
+        """Return all segments, side by side, [n, S, T, F], and which of them exist, [n, S]."""
         most, phase = self.most(x.shape[1]), jnp.zeros_like(num_frames)
         number = jnp.broadcast_to(jnp.arange(most), (len(x), most))
         mask = number < self.count(num_frames, phase)[:, None]

@@ -43,7 +43,7 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._ocp = ocp
         if processes.is_first():
-            remove_damaged(directory)  # now, since Orbax reads the metrics of every step
+            remove_damaged(directory)  # first, since Orbax reads the metrics of every step
         processes.wait_for_all("checkpoints")
         best = policies.BestN(get_metric_fn=_best_metric, reverse=True, n=1)
         self._manager = ocp.CheckpointManager(
@@ -163,7 +163,7 @@ def best_step(directory: Path) -> int:
 
 
 def best_model(directory: Path, step: int, num_models: int) -> int:
-    """Return which of the models of a step, trained together, has the lowest validation loss."""
+    """Return which of the models that were trained together has the lowest loss at a step."""
     metrics = _metrics(directory, step)
     losses = [metrics.get(f"{BEST_METRIC}_{i}", float("inf")) for i in range(num_models)]
     return losses.index(min(losses))
@@ -194,7 +194,7 @@ def restore_params(directory: Path, step: int) -> Any:
 def _storage_errors(directory: Path) -> Iterator[None]:
     """Say in a sentence that writing failed: Orbax raises errors of many kinds, pages long.
 
-    What it was writing is removed, which on a full disk makes room for other runs.
+    The step that it was writing is removed, which on a full disk makes room for other runs.
     """
     try:
         yield
@@ -213,7 +213,7 @@ def _storage_errors(directory: Path) -> Iterator[None]:
 
 
 def _metrics(directory: Path, step: int) -> dict[str, float]:
-    """Return what a step was evaluated to; nothing for one that was saved in a hurry."""
+    """Return a step's evaluation; it is empty if the step was saved in a hurry."""
     path = directory / str(step) / "metrics" / "metrics"
     return files.read_json(path) if path.exists() else {}
 

@@ -97,7 +97,7 @@ class History:
 def read(path: Path) -> list[dict[str, Any]]:
     """Read the metrics' lines; those that are damaged are left out, with a warning.
 
-    A last line without its end is one that a kill cut short: training writes it again.
+    A kill may have cut the last line short; training writes it again.
     """
     lines: list[dict[str, Any]] = []
     if not path.exists():

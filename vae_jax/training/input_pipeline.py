@@ -19,7 +19,7 @@ from vae_jax.parallel import devices
 from vae_jax.records.reader import Records
 
 PADDING = -1  # position of an example that is not one; it gets weight 0
-DISPATCH_BYTES = 2**28  # sent with one dispatch, at most, where features do not fit the device
+DISPATCH_BYTES = 2**28  # sent with one dispatch, at most, if features do not fit the device
 
 Arrays = dict[str, np.ndarray]
 
@@ -137,9 +137,9 @@ class Feed:
         self.resident = devices.place_whole(mesh, tracks)
 
     def place(self, batches: np.ndarray) -> dict[str, jax.Array]:
-        """Place global batches of positions, [M, B] or of each seed [M, S, B].
+        """Place global batches of positions, [M, B], or [M, S, B] for several seeds.
 
-        With their tracks, unless these are resident: each process reads those of its own part.
+        If tracks are not resident, theirs are placed too: each process reads those of its own part.
         """
         multiple = self._mesh.shape[devices.DATA]
         positions = devices.own_part(self._mesh, pad(batches, multiple))
@@ -156,7 +156,7 @@ class Feed:
     def dispatches(
         self, shuffles: Sequence[Shuffle], begin: int, end: int, max_steps: int
     ) -> Iterator[tuple[dict[str, jax.Array], int]]:
-        """Yield placed batches, [num_steps, S, B], always as many, and how many of them count."""
+        """Yield placed batches, [num_steps, S, B], and how many of these steps count."""
         most = int(min(max_steps, max(1, self._max_batches / len(shuffles))))
         for first in range(begin, end, most):
             count = min(most, end - first)

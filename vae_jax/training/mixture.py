@@ -18,7 +18,7 @@ from vae_jax.training.input_pipeline import Source
 
 MAX_TRACKS = 10_000  # that the mixture is fitted to
 BATCH_SIZE = 256  # tracks encoded at a time
-REFINEMENTS = 50  # steps of expectation maximisation, where latents are missing
+REFINEMENTS = 50  # steps of expectation maximisation, if latents are missing
 
 
 def initialise(
@@ -52,8 +52,8 @@ def initialise(
 def fit(posterior: Posterior, num_components: int, seed: int) -> dict[str, np.ndarray]:
     """Return the parameters of `priors.Mixture` around the k-means clusters of latents, [N, L].
 
-    Where latents are missing, they are guessed for k-means, and `REFINEMENTS` steps of expectation
-    maximisation let go of the guesses: they see what is known alone, whatever its scale.
+    Missing latents are guessed for k-means. Then `REFINEMENTS` steps of expectation maximisation,
+    which see only what is known, whatever its scale, let go of the guesses.
     """
     from sklearn.cluster import KMeans
 
@@ -71,8 +71,8 @@ def fit(posterior: Posterior, num_components: int, seed: int) -> dict[str, np.nd
 def _moments(posterior: Posterior, assignment: np.ndarray) -> dict[str, np.ndarray]:
     """Return the mixture that fits latents, [N, L], with these assignments, [N, K].
 
-    All components have the same variance, that within clusters and posteriors together: ten tracks
-    are too few to tell the variances of a component. One that knows nothing is in the middle.
+    All components have one variance, that within clusters and posteriors together: ten tracks are
+    too few to estimate a component's own. A component without known latents is in the middle.
     """
     mean, variance = np.asarray(posterior.mean, np.float64), np.exp(posterior.log_variance)
     known = np.ones_like(mean) if posterior.known is None else np.asarray(posterior.known)
@@ -93,10 +93,10 @@ def _moments(posterior: Posterior, assignment: np.ndarray) -> dict[str, np.ndarr
 
 
 def _filled(posterior: Posterior) -> np.ndarray:
-    """Return the means [N, L], what is missing taken from the most similar track that has it.
+    """Return the means [N, L], filled in from the most similar track that has what is missing.
 
-    At the prior's mean instead, the tracks that lack something would be clusters of their own (on
-    this "hot deck": Andridge and Little 2010).
+    At the prior's mean instead, the tracks that lack something would be clusters of their own. The
+    method is known as hot deck (Andridge and Little 2010).
     """
     from sklearn.impute import KNNImputer
 

@@ -35,10 +35,10 @@ class ModelSpec:
     num_steps
         How many steps training takes, from `config.train` and the number of tracks.
     lyrics_weight
-        What lyrics count for beside audio, from `config.feature` and, for modalities, from how
-        many tracks have either.
+        The weight of lyrics beside audio, from `config.feature` and, for modalities, from how many
+        tracks have either.
     whitening
-        Of the descriptions of segments, for the track VAE; else None.
+        The whitening of segments' descriptions, for the track VAE; else None.
     """
 
     config: Mapping[str, Any]
@@ -83,7 +83,7 @@ class ModelSpec:
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """The config with the derived values in the place of what they are derived from."""
+        """The config, with derived values in the place of those that they are derived from."""
         feature = {**self.config["feature"], "lyrics_weight": self.lyrics_weight}
         train = {**self.config["train"], "num_steps": self.num_steps}
         return {**self.config, "feature": feature, "train": train}
@@ -135,7 +135,7 @@ class ModelSpec:
 
 
 def _num_steps(settings: Mapping[str, Any], num_tracks: int) -> int:
-    """Return how many steps to train for: as many epochs, unless that is very few steps."""
+    """Return how many steps to train for: enough for `num_epochs`, but at least `min_steps`."""
     if settings["num_steps"] is not None:
         return settings["num_steps"]
     training = num_tracks * (1 - settings["validation_fraction"])
@@ -144,12 +144,12 @@ def _num_steps(settings: Mapping[str, Any], num_tracks: int) -> int:
 
 
 def rarity(records: Records) -> float:
-    """Return what lyrics count for, beside audio, because fewer or more tracks have them.
+    """Return the weight of lyrics beside audio that makes up for how many tracks lack either.
 
-    What is filled in for a track echoes its other modality, and so speaks for that one. Latents are
-    multiplied by the root, to make up for it in the sum of squares that distances come from.
+    The latents that are filled in for a track echo its other modality, and so count for that one.
+    Latents are multiplied by the root, which corrects the sum of squares in a distance.
     """
-    with_audio = records.statistics["audio"].count  # of frames, where these are stored
+    with_audio = records.statistics["audio"].count  # counts frames if these are stored
     if records.num_frames.any():
         with_audio = int(np.count_nonzero(records.num_frames))
     with_lyrics = records.statistics["lyrics"].count

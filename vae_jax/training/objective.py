@@ -26,7 +26,7 @@ from vae_jax.training.views import View
 
 OBJECTIVE_KEYS = ("beta", "beta_warmup_steps", "free_bits")
 METRICS = ("loss", "reconstruction", "kl", "squared_error", "other", "grad_norm")
-BATCHES = "batches"  # beside the metrics: how many they are the sums of
+BATCHES = "batches"  # how many batches the metrics beside it are the sums of
 ACTIVE_VARIANCE = 0.01  # of a latent's posterior mean over the data (Burda et al. 2016)
 Metrics = dict[str, jax.Array]
 
@@ -34,7 +34,7 @@ Metrics = dict[str, jax.Array]
 class TrainState(struct.PyTreeNode):
     """All that training changes: steps done, parameters and optimiser state.
 
-    Of several seeds, every leaf has their axis first, [S, ...].
+    With several seeds, every leaf has their axis first, [S, ...].
     """
 
     step: jax.Array
@@ -150,8 +150,8 @@ def average(
 ) -> dict[str, np.ndarray]:
     """Return the metrics of the dispatches from one step to another, averaged over their batches.
 
-    With them comes how many batches were skipped. Of several seeds all are [S]. Where all batches
-    were skipped, the averages are NaN.
+    The number of skipped batches is among them. With several seeds all are [S]. If all batches were
+    skipped, the averages are NaN.
     """
     totals = {name: np.sum([part[name] for part in sums], axis=0) for name in sums[0]}
     batches = totals.pop(BATCHES)
@@ -167,7 +167,7 @@ def average(
 def run_evaluation(objective: Objective, resident: Tracks, batches: Tracks, params: Any) -> Metrics:
     """Return the metrics of padded batches, [M, B, ...], and the number of active units.
 
-    With them comes what share of the tracks' variance latents keep (see `TrackView.kept`). The
+    The share of the tracks' variance that latents keep is among them (see `TrackView.kept`). The
     noise is always the same, so that the losses of different steps and seeds can be compared.
     """
     key = jax.random.key(0)

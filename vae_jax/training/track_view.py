@@ -22,8 +22,8 @@ from vae_jax.training.whitening import Whitening
 PHASES = 8  # where the grid of a track's segments may begin in training, within one segment
 COVARIED = 10  # bands, or cepstral coefficients of more bands, whose covariance describes a segment
 OCTAVES = 5  # of modulation that describe a segment; at 43 frames per s, down to 0.7 Hz
-MFCC_BANDS = 40  # at most; what has more is a spectrum
-NUM_FIRST = 8  # principal components of the tracks' means, of which variance kept is told apart
+MFCC_BANDS = 40  # at most; frames with more bands are spectra
+NUM_FIRST = 8  # principal components of the tracks' means, whose variance kept is reported apart
 NOISE = 1e-2  # added to the variances of standardised bands, whose covariance it bounds
 SILENCE = 1e-3  # added to the energies of standardised bands, whose logarithm it bounds
 
@@ -37,15 +37,15 @@ class TrackView:
     frames
         How the stored frames are seen.
     mean, scale
-        Of the descriptions, [D], for standardising them.
+        Mean and inverse deviation of the descriptions, [D], for standardising them.
     whitening
-        Of the standardised descriptions.
+        The whitening of standardised descriptions.
     num_segments
-        S, segments of each track in training; all there are at export.
+        S, segments of each track in training; at export all are taken.
     noise
         Standard deviation of a random offset of a track's descriptions in training, the same for
-        half of its segments: recordings differ so, in level and equalisation, without being
-        other music. Segments that the model sees are changed in their stead (see `augment`).
+        half of its segments. Recordings of the same music differ so, in level and equalisation. If
+        the model sees segments, they are changed instead (see `augment`).
     needs_segments
         Whether the model sees segments, and not their descriptions alone.
     """
@@ -95,7 +95,7 @@ class TrackView:
     def precompute(self, tracks: Mapping[str, Any]) -> Mapping[str, Any]:
         """Replace the frames of tracks by the descriptions of all segments that may be chosen.
 
-        They take less memory, [n, phases, S, D], and spare every step to cut and describe anew.
+        They take less memory, [n, phases, S, D], and no step has to cut and describe anew.
         """
         if self.needs_segments:
             return tracks
@@ -112,11 +112,11 @@ class TrackView:
         return others | {"descriptions": np.asarray(descriptions)}
 
     def kept(self, inputs: Inputs, latent: jax.Array) -> dict[str, jax.Array]:
-        """Return what of the tracks' mean descriptions a linear map of their latents loses.
+        """Return how much of the tracks' mean descriptions a linear map of their latents loses.
 
         The map inverts the whitening: for it, latents are the first L whitened columns, which the
-        decoder corrects. What is lost, and what there was, are sums of squares by track, [n, 2]:
-        `variance_kept` is of all columns, `variance_kept_first` of the first principal components.
+        decoder corrects. The loss and the whole are sums of squares by track, [n, 2]. In
+        `variance_kept` all columns count, in `variance_kept_first` the first principal components.
         """
         mask = inputs.mask / inputs.mask.sum(axis=1, keepdims=True)
         mean = jnp.einsum("ns,nsd->nd", mask, inputs.x["description"])
@@ -174,14 +174,14 @@ class TrackView:
 
 
 def describe(segments: jax.Array) -> jax.Array:
-    """Describe segments, [..., T, F] -> [..., D], by what a band is, how it changes, what with.
+    """Describe segments, [..., T, F] -> [..., D], by their bands' means, modulation, covariance.
 
-    These are the bands' means; their modulation, the log energy of the Haar wavelets of each of O
-    octaves, from half the frame rate downwards: how much a band changes, from roughness and rhythm
-    to slow swells (modulation energies tell genres apart: McKinney and Breebaart 2003); and what
-    changes with what, their covariance (which tells artists apart: Mandel and Ellis 2005). Its
-    matrix logarithm (Arsigny et al. 2006) lies in a vector space; of that, what is off the
-    diagonal. T gives fewer octaves if it is short, and of one frame the mean alone.
+    Modulation is the log energy of the Haar wavelets in each of O octaves, from half the frame rate
+    downwards. It says how much a band changes, from roughness and rhythm to slow swells, and tells
+    genres apart (McKinney and Breebaart 2003). The covariance says which bands change together, and
+    tells artists apart (Mandel and Ellis 2005). It enters by what is off the diagonal of its matrix
+    logarithm, which lies in a vector space (Arsigny et al. 2006). Short segments have fewer
+    octaves, and a segment of one frame has its mean alone.
     """
     parts, smooth = [segments.mean(axis=-2)], segments
     for _ in range(min(OCTAVES, segments.shape[-2].bit_length() - 1)):
@@ -198,7 +198,7 @@ def describe(segments: jax.Array) -> jax.Array:
 def _log_covariance(segments: jax.Array) -> jax.Array:
     """Return the upper triangle of the bands' log covariance, [..., T, F] -> [..., C (C - 1) / 2].
 
-    C is the number of bands, or of cepstral coefficients where there are more than `COVARIED`.
+    C is the number of bands, or of cepstral coefficients if there are more bands than `COVARIED`.
     """
     bands = segments.shape[-1]
     size = min(bands, COVARIED)
@@ -230,7 +230,7 @@ def augment(segments: jax.Array, strength: float, key: jax.Array) -> jax.Array:
 
 
 def _by_half(values: jax.Array, number: int) -> jax.Array:
-    """Give every other of a track's segments the same, [n, 2, ...] -> [n, S, ...]."""
+    """Give every other of a track's segments the same value, [n, 2, ...] -> [n, S, ...]."""
     return values[:, jnp.arange(number) % 2]
 
 
@@ -246,9 +246,9 @@ def _outside_block(key: jax.Array, shape: tuple[int, int], size: int) -> jax.Arr
 def measure_descriptions(
     config: Mapping[str, Any], records: Records, max_tracks: int = 1000
 ) -> tuple[Statistics, Whitening]:
-    """Measure the descriptions of segments, of as many tracks, evenly spaced.
+    """Measure the descriptions of the segments of some tracks, evenly spaced.
 
-    What is held out for validation counts in the statistics, but not in the whitening.
+    Tracks that are held out for validation count in the statistics, but not in the whitening.
     """
     measured = np.linspace(0, len(records) - 1, min(len(records), max_tracks)).astype(int)
     parts = _describe_tracks(records, measured, config["model"]["segment_frames"])

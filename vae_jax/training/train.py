@@ -3,7 +3,7 @@
 `train` reads records, writes checkpoints and metrics into one directory, and continues from the
 latest sound checkpoint when it is called again. Everything random is a pure function of the seed
 and the step number. `config.num_seeds` models, S, train side by side in one program, each as it
-would alone: a small model does not fill a machine.
+would alone, since a small model does not fill a machine.
 """
 
 import math
@@ -119,7 +119,7 @@ def _train(source: Source, model_spec: ModelSpec, directory: Path, stop_asked: S
                 history.log(step, metrics)
                 check_finite((metrics[BEST_METRIC],), step, checkpoints)
                 finished |= history.stale >= patience
-                if step <= program.mixture_start:  # another prior: it is never the best
+                if step <= program.mixture_start:  # with another prior, it is never the best
                     metrics[BEST_METRIC] = math.inf
             if save or finished or stopping:
                 checkpoints.save(step, state, metadata, metrics)
@@ -219,9 +219,10 @@ def check_finite(values: Sequence[float], step: int, checkpoints: Checkpoints) -
 
 
 def check_skipped(skipped: float, num_steps: int, checkpoints: Checkpoints) -> None:
-    """Stop a run that skipped more than `MAX_SKIPPED` of all its batches: it learns from the rest.
+    """Stop a run that skipped more than `MAX_SKIPPED` of all its batches.
 
-    `skipped` is how many there were so far, averaged over the seeds.
+    It would learn from the rest alone. `skipped` is how many it skipped so far, averaged over the
+    seeds.
     """
     if skipped <= MAX_SKIPPED * num_steps:
         return
@@ -234,7 +235,7 @@ def check_skipped(skipped: float, num_steps: int, checkpoints: Checkpoints) -> N
 
 
 def to_host(prefix: str, metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Fetch metrics [S] from the device: means over the seeds, and the loss of each of several."""
+    """Fetch metrics [S] from the device: their means over the seeds, and each seed's loss."""
     fetched = jax.device_get(metrics)
     named = {f"{prefix}/{name}": float(np.mean(values)) for name, values in fetched.items()}
     losses = fetched["loss"] if len(fetched["loss"]) > 1 else []

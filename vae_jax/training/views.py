@@ -1,7 +1,7 @@
 """From stored arrays to what a model sees: standardised vectors, segments, modalities.
 
-A view is pure and runs inside the jitted programs. `sample` is for training: of a track stored
-as frames it takes one segment at random. `whole` is for export: it takes all segments.
+A view is pure and runs inside the jitted programs. `sample` is for training: it takes one segment
+at random from a track that is stored as frames. `whole` is for export: it takes all segments.
 
 Letters: n tracks, T frames, F bands, S segments.
 """
@@ -52,13 +52,13 @@ class View:
         return shapes["features"] if list(shapes) == ["features"] else shapes
 
     def sample(self, tracks: Tracks, key: jax.Array) -> Inputs:
-        """Return what a model is trained on: of frames, one random segment per track."""
+        """Return what a model is trained on: one random segment per track, if frames are stored."""
         num_frames = tracks.get("num_frames")
         x = {name: view.sample(tracks[name], num_frames, key) for name, view in self.arrays.items()}
         return self._inputs(tracks, x, {})
 
     def whole(self, tracks: Tracks) -> Inputs:
-        """Return all that there is of each track: of frames, all segments."""
+        """Return all of each track: all its segments, if frames are stored."""
         x, masks = {}, {}
         for name, view in self.arrays.items():
             if view.segment_frames is None:
@@ -92,8 +92,8 @@ def fuse(
 ) -> jax.Array:
     """Concatenate standardised vectors [n, D_i] so that weights, not sizes, say what counts.
 
-    Each is divided by the root of its size, and multiplied with that of the first, which so keeps
-    its scale. Where a track lacks one, it is at the mean, 0.
+    Each is divided by the root of its size, and multiplied with that of the first, which keeps its
+    scale. A vector that a track lacks is at the mean, 0.
     """
     size = next(iter(x.values())).shape[-1]
     blocks = [
@@ -142,7 +142,7 @@ def build(
 ) -> View | TrackView:
     """Return the view of stored arrays that `config.model` needs.
 
-    `whitening` is that of descriptions, for the track VAE.
+    `whitening` is the whitening of descriptions, for the track VAE.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """The closed form that the track VAE starts from: two covariances, within tracks and between.
 
-A segment's description is its track's mean plus noise, both Gaussian (PLDA, Ioffe 2006). Where the
+A segment's description is its track's mean plus noise, both Gaussian (PLDA, Ioffe 2006). Once the
 noise is white, the principal axes of the tracks' means are the directions in which tracks differ
-most for how much their segments do (WCCN, Hatch et al. 2006).
+most, relative to how much their segments differ (WCCN, Hatch et al. 2006).
 
 Letters: N segments, M tracks, D columns.
 """
@@ -25,10 +25,10 @@ class Whitening:
     Attributes
     ----------
     matrix
-        Multiplied with descriptions from the right, [D, D] float32.
+        What descriptions are multiplied with from the right, [D, D] float32.
     between
-        Variance of the tracks' means along each axis, in units of that within tracks, without what
-        the noise of their segments adds to it; from the largest, [D] float32.
+        Variance of the tracks' means along each axis, the largest first, in units of the variance
+        within tracks and without what the noise of segments adds to it, [D] float32.
     """
 
     matrix: np.ndarray
@@ -61,7 +61,7 @@ def measure(descriptions: np.ndarray, track: np.ndarray) -> Whitening:
     """Measure both covariances of standardised descriptions, [N, D], of tracks, [N] 0 to M - 1.
 
     The covariance within tracks has a Wishart prior that is worth D observations of equal and
-    independent columns, so that it is sound for few tracks, or of one segment each. (On real
+    independent columns, so that it is sound for few tracks, and for tracks of one segment. (On real
     collections that is about the shrinkage of Ledoit and Wolf 2004.)
     """
     size = descriptions.shape[1]
