@@ -10,6 +10,7 @@ from ml_collections import config_flags
 
 from vae_jax import config as config_lib
 from vae_jax.errors import UserError
+from vae_jax.models.declared import models_declared
 
 
 def test_the_defaults_are_valid():
@@ -41,7 +42,7 @@ def test_a_key_that_this_version_does_not_know_is_named():
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
-        ("model.name", "transformer", "one of mlp"),
+        ("model.name", "transformer", "one of conv2d, mlp"),
         ("model.latent_dim", 0, "1 or more"),
         ("train.learning_rate", float("nan"), "above 0"),
         ("train.learning_rate", -1.0, "above 0"),
@@ -199,7 +200,7 @@ def test_a_model_that_cannot_see_the_features_is_refused_before_they_are_extract
 
 @pytest.mark.parametrize(
     ("model", "feature"),
-    [(model, name) for model in config_lib.SEEN for name in config_lib.SEEN[model]],
+    [(model, name) for model, one in models_declared().items() for name in one.features],
 )
 def test_a_model_takes_the_features_that_it_sees(model, feature):
     config = config_lib.get_config()

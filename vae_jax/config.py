@@ -13,6 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from vae_jax.errors import UserError
+from vae_jax.models.declared import models_declared
 from vae_jax.rules import (
     COLUMN,
     COLUMNS,
@@ -35,12 +36,7 @@ from vae_jax.storage import urls
 FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid", "embedding")
 AUDIO_FEATURES = ("mfcc", "logmelspec")  # features that the hybrid can join to lyrics
 FRAMES = ("mfcc_frames", "logmelspec")  # features that change over time
-SEEN = {  # the features that each model takes
-    "mlp": ("mfcc", "lyrics_tfidf", "embedding", "hybrid"),
-    "conv2d": FRAMES,
-    "multimodal": ("hybrid",),
-    "track": (*FRAMES, "embedding"),
-}
+SEGMENTS = (*FRAMES, "embedding")  # features that may be cut into segments, or hold some
 CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
 PRIORS = ("normal", "mixture")
 PROJECTIONS = ("umap", "tsne", "pca")
@@ -60,6 +56,7 @@ _FOLDER = Rule(
     lambda value: bool(value) and "://" not in value,
     "a folder, not a URL: mount the bucket as one",
 )
+_MODEL = Rule(lambda value: value in models_declared(), f"one of {', '.join(models_declared())}")
 _SEED = Rule(lambda value: 0 <= value < 2**31, "from 0 to 2**31 - 1")
 _NUM_CLUSTERS = Rule(
     lambda value: value == AUTO or (type(value) is int and 2 <= value < 2**31),
@@ -110,7 +107,7 @@ KEYS: dict[str, Key] = {
     "feature.runner": Key(
         "local", one_of(("local", "beam")), 'what extracts: "local" processes, or Apache "beam"'
     ),
-    "model.name": Key("mlp", one_of(tuple(SEEN)), "the model to train"),
+    "model.name": Key("mlp", _MODEL, "the model to train"),
     "model.latent_dim": Key(16, SIZE, "size of the latent; multimodal: of each modality's"),
     "model.hidden_dims": Key(
         (256, 128), sizes(0), "the encoder's layers; the decoder mirrors them"
@@ -293,12 +290,13 @@ def _check_feature(feature: ConfigDict) -> None:
 def _check_model(config: ConfigDict) -> None:
     """Check that the model does what its keys ask for."""
     model, feature = config.model, config.feature
-    is_fused = model.name == "mlp" and feature.name == "hybrid"
-    if feature.name not in SEEN[model.name] or (is_fused and feature.audio_feature in FRAMES):
+    declared = models_declared()[model.name]
+    is_fused = declared.sees == "vector" and feature.name == "hybrid"
+    if feature.name not in declared.features or (is_fused and feature.audio_feature in FRAMES):
         raise UserError(
             f"config.model.name={model.name} is not for config.feature.name={feature.name}"
             + (f" with audio_feature={feature.audio_feature}" if is_fused else "")
-            + f": it sees {', '.join(SEEN[model.name])}"
+            + f": it sees {', '.join(declared.features)}"
             + (" with audio_feature=mfcc." if is_fused else ".")
         )
     if model.prior == "mixture" and model.deterministic:
@@ -306,21 +304,23 @@ def _check_model(config: ConfigDict) -> None:
             "config.model.prior=mixture is not for config.model.deterministic=True: a plain "
             "autoencoder has no prior."
         )
-    if "plda" in config.baselines and feature.name not in SEEN["track"]:
+    if "plda" in config.baselines and feature.name not in SEGMENTS:
         raise UserError(
             f"config.baselines=plda is not for config.feature.name={feature.name}: it needs the "
-            f"segments of tracks ({', '.join(SEEN['track'])})."
+            f"segments of tracks ({', '.join(SEGMENTS)})."
         )
-    if model.name in ("multimodal", "track"):
-        for key, is_used in (
-            ("model.condition", bool(model.condition)),
-            ("model.deterministic", model.deterministic),
-            ("baselines=ae", "ae" in config.baselines),
-        ):
-            if is_used:
-                raise UserError(
-                    f"config.{key} is not for config.model.name={model.name}: use mlp or conv2d."
-                )
+    asked = {
+        "condition": model.condition and "model.condition",
+        "deterministic": model.deterministic and "model.deterministic",
+        "ae": "ae" in config.baselines and "baselines=ae",
+    }
+    for what in declared.refuses:
+        if asked[what]:
+            able = [name for name, one in models_declared().items() if what not in one.refuses]
+            raise UserError(
+                f"config.{asked[what]} is not for config.model.name={model.name}: use "
+                f"{' or '.join(able)}."
+            )
 
 
 def _check_windows(feature: ConfigDict, segment_frames: int) -> None:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from vae_jax import compare
 from vae_jax.clustering import metrics_file, scores
 from vae_jax.clustering.scores import Summary
+from vae_jax.models.declared import models_declared
 from vae_jax.run import CLUSTERS, CONFIG, FAILED, RUN, TRAIN_METRICS, WARNINGS, Run
 from vae_jax.stages import up_to_date
 from vae_jax.storage import files
 
 SHARD = re.compile(r"-\d+-of-\d+\.npz$")
-MODELS = {"mlp": "VAE", "conv2d": "conv2d VAE", "track": "track VAE", "multimodal": "hybrid VAE"}
 BASELINES = {"pca": "PCA", "plda": "PLDA"}
 JUDGED = {  # column -> what it says, and its name
     "ami": ("agrees with the column {label!r}", "AMI"),
@@ -45,7 +45,7 @@ def _found(run: Run, summaries: Sequence[Summary]) -> list[str]:
     model = next((s for s in summaries if s.columns["method"] == "vae"), None)
     if model is None:
         return []
-    name, lines = MODELS[run.config.model.name], []
+    name, lines = models_declared()[run.config.model.name].title, []
     for column, (what, metric) in JUDGED.items():
         for reference, differences in model.differences.items():
             if column in model.scores:

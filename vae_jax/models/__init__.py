@@ -1,17 +1,18 @@
-"""Models by name: `config.model.name` is a module of this package that has a `build` function."""
+"""Models by name: `config.model.name` is a module with `DECLARES` and a `build` function."""
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flax import linen as nn
+if TYPE_CHECKING:
+    from flax import linen as nn
 
 Shape = tuple[int, ...]
 
 
 def build(
     config: Mapping[str, Any], input_shape: Shape | Mapping[str, Shape], **measured: Any
-) -> nn.Module:
+) -> "nn.Module":
     """Return the model that a config (as a plain dict) describes.
 
     It has `__call__(inputs, key) -> Elbo`, `encode(inputs) -> Posterior` for the exported latents,

@@ -19,6 +19,12 @@ from flax import linen as nn
 from vae_jax.models import priors
 from vae_jax.models.vae import Vae
 
+DECLARES = {
+    "title": "conv2d VAE",
+    "features": ("mfcc_frames", "logmelspec"),
+    "sees": "segment",
+}
+
 
 class Encoder(nn.Module):
     """Halve [B, T, F, 1] once per level, then map what is left to [B, output_dim]."""

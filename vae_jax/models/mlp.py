@@ -10,6 +10,12 @@ from flax import linen as nn
 from vae_jax.models import priors
 from vae_jax.models.vae import Vae
 
+DECLARES = {
+    "title": "VAE",
+    "features": ("mfcc", "lyrics_tfidf", "embedding", "hybrid"),
+    "sees": "vector",
+}
+
 
 class Mlp(nn.Module):
     """Dense layers with SiLU between them."""

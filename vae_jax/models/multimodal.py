@@ -17,6 +17,13 @@ from vae_jax.models import conv2d, mlp, priors
 from vae_jax.models.posterior import Posterior, side_by_side
 from vae_jax.models.vae import Elbo, Gaussian, Inputs
 
+DECLARES = {
+    "title": "hybrid VAE",
+    "features": ("hybrid",),
+    "sees": "modalities",
+    "refuses": ("condition", "deterministic", "ae"),
+}
+
 
 class MultimodalVae(nn.Module):
     """One VAE per modality, joined by the prior of all their latents.

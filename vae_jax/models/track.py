@@ -25,6 +25,13 @@ from vae_jax.models import conv2d, priors
 from vae_jax.models.posterior import Posterior
 from vae_jax.models.vae import Elbo, Gaussian, Inputs
 
+DECLARES = {
+    "title": "track VAE",
+    "features": ("mfcc_frames", "logmelspec", "embedding"),
+    "sees": "segments",
+    "refuses": ("condition", "deterministic", "ae"),
+}
+
 TEMPERATURE = 0.1  # of the contrastive term's cosine similarities
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from vae_jax import models
+from vae_jax.models.declared import models_declared
 from vae_jax.records.reader import Records
 from vae_jax.records.statistics import ArraySpec, Statistics, arrays_from_dict
 from vae_jax.training import track_view, views
@@ -64,10 +65,11 @@ class ModelSpec:
         classes = tuple(sorted(set(conditions) - {""}))
         views.check(config, records.arrays)
         statistics, whitening = dict(records.statistics), None
-        if config["model"]["name"] == "track":
+        sees = models_declared()[config["model"]["name"]].sees
+        if sees == "segments":
             statistics["description"], whitening = track_view.measure_descriptions(config, records)
         weight = config["feature"]["lyrics_weight"]
-        if config["model"]["name"] == "multimodal":
+        if sees == "modalities":
             weight *= rarity(records)
         num_steps = _num_steps(config["train"], len(records))
         return cls(

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vae_jax.errors import UserError
+from vae_jax.models.declared import models_declared
 from vae_jax.models.vae import Inputs
 from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.training.array_view import ArrayView, Tracks, scaling
@@ -115,13 +116,15 @@ def check(config: Mapping[str, Any], arrays: Mapping[str, ArraySpec]) -> None:
     model, feature = config["model"], config["feature"]
     rows = [spec for spec in arrays.values() if spec.shape[:1] == (None,)]
     found = ("segments" if rows[0].is_segments else "frames") if rows else "vectors"
+    sees = models_declared()[model["name"]].sees
     needed = {
-        "mlp": ("vectors",),
-        "conv2d": ("frames",),
-        "track": ("frames",) if model["encoder"] == "conv2d" else ("frames", "segments"),
-    }.get(model["name"], KINDS)
+        "vector": ("vectors",),
+        "segment": ("frames",),
+        "segments": ("frames",) if model["encoder"] == "conv2d" else ("frames", "segments"),
+        "modalities": tuple(KINDS),
+    }[sees]
     if found not in needed:
-        key = "encoder" if model["name"] == "track" and found == "segments" else "name"
+        key = "encoder" if sees == "segments" and found == "segments" else "name"
         raise UserError(
             f"config.model.{key}={model[key]} needs {' or '.join(KINDS[kind] for kind in needed)}, "
             f"but config.feature.name={feature['name']} gives {KINDS[found]}: change one of them."
@@ -171,5 +174,5 @@ def build(
             needs_segments=model["encoder"] == "conv2d",
         )
     weights = {name: feature["lyrics_weight"] if name == "lyrics" else 1.0 for name in stored}
-    is_fused = len(stored) > 1 and model["name"] == "mlp"
+    is_fused = len(stored) > 1 and models_declared()[model["name"]].sees == "vector"
     return View(views, is_fused, weights, num_classes)
