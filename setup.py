@@ -13,7 +13,7 @@ TEST = [
     "kubernetes-validate>=1.31",
     "librosa>=0.11",  # the reference that audio and spectra are compared with
     "moto[server]>=5",
-    "pandas>=2.2",
+    "pandas>=2.2.3",
     "psutil>=6",
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -63,7 +63,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12,<1",  # 1 moves its new API to the top level
-        "pyarrow>=15",
+        "pyarrow>=17",
         "scikit-learn>=1.5",
         "scipy>=1.14",
         "soundfile>=0.13",
