@@ -532,6 +532,13 @@ def test_an_apple_double_beside_a_file_does_not_matter_and_is_no_audio(tmp_path)
         load(double)
 
 
+def test_what_is_behind_the_end_of_a_w64_file_is_no_sound(tmp_path):
+    path = write_music(tmp_path / "a.w64", 2.0)
+    expected = load(path).waveform
+    path.write_bytes(path.read_bytes() * 2)
+    np.testing.assert_array_equal(load(path).waveform, expected)
+
+
 def test_channels_that_cancel_out_are_no_silence(tmp_path):
     left = music(2.0)[:, 0]
     path = write(tmp_path / "a.wav", np.stack([left, -left], axis=1), 22050, "FLOAT")

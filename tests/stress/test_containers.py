@@ -41,6 +41,7 @@ CASES = 2500 if LONG else 500 if SHORT else 56
 RATE, SECONDS = 32000, 3.0
 MOST_SECONDS = 60  # for one file, on a busy machine
 MOST_MEMORY = 600  # MiB, of a process or of one ffmpeg; half of it is taken by libraries
+BLOCK = 1600  # samples that are compared together
 MOST_DELAY = 5000  # samples, of a codec
 FORMATS = {  # by suffix: options, and whether the codec is lossless
     "wav": ((), True),
@@ -149,8 +150,10 @@ def as_ffmpeg_decodes(path: Path) -> tuple[np.ndarray, int] | None:
         out.unlink(missing_ok=True)
 
 
-def is_same(ours: np.ndarray, theirs: np.ndarray, is_lossless: bool) -> bool:
-    """Compare two mono waveforms."""
+def is_same(
+    ours: np.ndarray, theirs: np.ndarray, is_lossless: bool, is_damaged: bool = False
+) -> bool:
+    """Compare two mono waveforms; where a lossy one is damaged, no two decoders hide it alike."""
     if is_lossless:
         return ours.shape == theirs.shape and bool(np.abs(ours - theirs).max() <= 2.0**-15)
     if abs(len(ours) - len(theirs)) > MOST_DELAY:
@@ -161,9 +164,11 @@ def is_same(ours: np.ndarray, theirs: np.ndarray, is_lossless: bool) -> bool:
     lag = int(np.argmax(lags))
     lag -= size if lag > size // 2 else 0
     ours, theirs = ours[max(lag, 0) :], theirs[max(-lag, 0) :]
-    count = min(len(ours), len(theirs))
-    energy = np.sqrt(np.square(ours[:count]).sum() * np.square(theirs[:count]).sum())
-    return abs(lag) <= MOST_DELAY and float(ours[:count] @ theirs[:count]) > 0.98 * energy
+    blocks = min(len(ours), len(theirs)) // BLOCK
+    ours, theirs = (x[: blocks * BLOCK].reshape(blocks, BLOCK) for x in (ours, theirs))
+    energy = np.sqrt(np.square(ours).sum(axis=1) * np.square(theirs).sum(axis=1))
+    alike = (ours * theirs).sum(axis=1) >= 0.95 * energy
+    return abs(lag) <= MOST_DELAY and float(alike.mean()) >= (0.5 if is_damaged else 0.98)
 
 
 def examine(case: int, formats: dict[str, list[bytes]], folder: Path) -> Outcome:
@@ -190,8 +195,11 @@ def examine(case: int, formats: dict[str, list[bytes]], folder: Path) -> Outcome
     if expected is not None and len(expected[0]) > 0.2 * rate:
         mono = expected[0].mean(axis=1)
         if audio.SILENCE < np.ptp(mono) < audio.FULL_SCALE:  # as no NaN is
-            same = loaded is not None and is_same(loaded.waveform, mono, FORMATS[suffix][1])
-            if damage is join and not suffix.endswith(COUNTLESS) and loaded and not same:
+            same = loaded is not None and is_same(
+                loaded.waveform, mono, FORMATS[suffix][1], damage in (flip, change_header)
+            )
+            is_behind = damage is tag or (damage is join and not suffix.endswith(COUNTLESS))
+            if is_behind and loaded and not same:
                 # A header tells how much of it is the file: what is behind it may be left out.
                 path.write_bytes(formats[suffix][0])
                 alone = as_ffmpeg_decodes(path)
@@ -241,7 +249,7 @@ def test_no_damaged_container_does_harm_and_whole_ones_are_read_right(tmp_path):
     assert max(outcome.seconds for outcome in outcomes) < MOST_SECONDS
     compared = [outcome.is_same for outcome in outcomes if outcome.is_same is not None]
     assert len(compared) > 0.2 * len(outcomes)
-    assert compared.count(False) <= 0.01 * len(outcomes), summarise(outcomes)
+    assert compared.count(False) <= 0.01 * max(len(compared), 100), summarise(outcomes)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class SndfileSource:
         self._file, self._lead = file, 0
         self._stream: mpeg.Stream | None = None  # what libsndfile is given for the file
         self._sound = self._open()
-        self.total, self._goes_through = self._sound.frames, False
+        self.total, self._goes_through = self._sound.frames - self._behind(), False
         if stream:
             counted = stream.frames * stream.frame.samples
             if stream.is_bare and self.total >= counted:  # which is faster
@@ -149,6 +149,15 @@ class SndfileSource:
             return soundfile.SoundFile(source, closefd=False)
         except soundfile.LibsndfileError as error:
             raise AudioError(f"not audio that can be decoded ({_reason(error)})") from error
+
+    def _behind(self) -> int:
+        """Return how many frames libsndfile takes what is behind the end of a w64 file for."""
+        log = self._sound.extra_info
+        align = re.search(r"Block Align +: (\d+)", log)
+        for promised, actual in _SHORTENED.findall(log):
+            if self._sound.format == "W64" and align and int(promised) < int(actual):
+                return (int(actual) - int(promised)) // int(align[1])
+        return 0
 
     def _promised(self) -> float | None:
         """Read from libsndfile's log what the header says, if the file is shorter."""
