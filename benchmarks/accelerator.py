@@ -175,7 +175,7 @@ def training(
         return metrics
 
     def loss(params: Any, batch: Any) -> jax.Array:
-        terms = objective.terms(params, key, resident, batch)
+        terms, _ = objective.terms(params, key, resident, batch)
         return objective.metrics(terms, jnp.ones(size))["loss"]
 
     lowered = jax.jit(jax.grad(loss)).lower(state.params, {"position": positions[0]})

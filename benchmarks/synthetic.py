@@ -49,8 +49,10 @@ def write_records(
         total = total.merge(Statistics.of(values))
     layout.write_metadata(directory, {"features": spec}, lengths)
     write_index(directory, np.repeat(np.arange(len(lengths)), lengths), offsets, num_frames)
+    made_from = files.fingerprint(num_tracks, num_frames, feature)
     summary = {
-        "fingerprint": files.fingerprint(num_tracks, num_frames, feature),
+        "fingerprint": made_from,
+        "content": made_from,
         "arrays": {"features": spec.__dict__},
         "statistics": {"features": total.to_dict()},
     }

@@ -36,7 +36,7 @@ def test_synthetic_records_are_read_like_extracted_ones(tmp_path):
     stored = reader.Records(tmp_path)
     values = stored.load(np.arange(20))["features"]
     assert stored.ids.tolist() == [f"track-{i}" for i in range(20)]
-    assert as_tfds_reads(tmp_path)[13]["label"] == b"group-3"
+    assert as_tfds_reads(tmp_path)[13]["id"] == b"track-13"
     np.testing.assert_allclose(stored.statistics["features"].mean, values.mean(axis=0), atol=1e-6)
 
 

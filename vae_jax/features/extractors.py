@@ -109,7 +109,9 @@ class AudioExtractor:
         except audio.AudioError as error:
             return Refused(error, error.retry)
         except OSError as error:
-            return Refused(f"cannot read {track.audio_path}: {error.strerror or error}", AGAIN)
+            # A file that comes later is noticed by itself: its state is another one then.
+            retry = NEVER if isinstance(error, FileNotFoundError) else AGAIN
+            return Refused(f"cannot read {track.audio_path}: {error.strerror or error}", retry)
         return Extracted(
             {"features": self.feature(sound.waveform)},
             sound.duration,
