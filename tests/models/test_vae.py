@@ -258,7 +258,7 @@ def test_balanced_latents_are_decoded_as_they_were_encoded():
     for each in (variables, fitted):
         z = module.apply(each, inputs, method="encode").mean
         decoded.append((z, module.apply(each, z, method="decode")["lyrics"].mean))
-    unbalanced = module.apply(variables, inputs, method="_encode").mean
+    unbalanced = module.apply(variables, inputs, method="infer").mean
     np.testing.assert_array_equal(decoded[0][0], unbalanced)  # what the mixture is fitted to
     assert not np.allclose(decoded[0][0], decoded[1][0])
     np.testing.assert_allclose(decoded[0][1], decoded[1][1], rtol=1e-4)
