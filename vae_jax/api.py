@@ -2,9 +2,16 @@
 
 >>> import vae_jax
 >>> run = vae_jax.train("demo", "results/demo")
->>> run.neighbours("demo-003", k=5)
+>>> run.latents.shape
+(96, 8)
+>>> nearest = run.neighbours("demo-003", k=5)
+>>> len(nearest)
+5
 >>> model = vae_jax.Model.load("results/demo")
->>> model.encode(["new.mp3"]).mean
+>>> new = model.encode(["new.mp3"])
+>>> new.mean.shape
+(1, 8)
+>>> cluster = run.assign(new.mean)
 """
 
 import os
@@ -42,8 +49,10 @@ class Encoded:
     ----------
     ids
         The ids of the tracks that could be read, [N].
-    mean, log_variance
-        Mean and log variance of their posteriors, [N, L] float32; the mean is the latent.
+    mean
+        The means of their posteriors, which are the latents, [N, L] float32.
+    log_variance
+        The log variances of their posteriors, [N, L] float32.
     failures
         Why the other tracks could not be read, by id.
     """
@@ -252,10 +261,15 @@ def train(
 ) -> Results:
     """Run all stages of a config; what is up to date is not done again.
 
+    A script calls this under `if __name__ == "__main__":`, since features are extracted in
+    processes of their own, which import the script.
+
     Parameters
     ----------
     config
         A config, or a preset's name such as "track" or "track:conv2d".
+    outdir
+        The folder for the results.
     settings
         Changes of keys, such as {"manifest": "metadata.csv", "model.latent_dim": 8}.
     """

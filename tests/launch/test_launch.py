@@ -124,6 +124,10 @@ def test_a_file_begins_with_its_usage_and_what_to_change(path):
         ("test.sh", "exec .venv/bin/python -m pytest -n auto a\\ b"),
         ("lint.sh", ".venv/bin/mypy"),
         (
+            "docs.sh",
+            ".venv/bin/sphinx-build --fail-on-warning --keep-going --quiet docs build/docs",
+        ),
+        (
             "stress.sh",
             "exec env VAE_JAX_STRESS=short .venv/bin/python -m pytest -n auto tests/stress "
             "tests/test_hostile.py",

@@ -102,8 +102,10 @@ class Latents:
         Which of several models, trained together with other seeds; the best one if None.
     ids
         The ids of all tracks, [N]. Nothing else in a folder is held in memory.
-    dim, num_models
-        L, and the number of models.
+    dim
+        L.
+    num_models
+        The number of models.
 
     Raises
     ------

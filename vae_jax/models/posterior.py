@@ -15,8 +15,10 @@ class Posterior(struct.PyTreeNode):
 
     Attributes
     ----------
-    mean, log_variance
-        Its mean and log variance, [..., L] each.
+    mean
+        Its mean, [..., L].
+    log_variance
+        The logarithm of its variance, [..., L].
     known
         1 if the data tell of a dimension, 0 if they are missing and only the prior does, [..., L];
         None if nothing is missing.

@@ -69,8 +69,10 @@ class Mixture(nn.Module):
 
     Attributes
     ----------
-    num_components, latent_dim
-        K and L.
+    num_components
+        K.
+    latent_dim
+        L.
     variance
         The variance of each dimension, L of them; 1 if not given.
     """
