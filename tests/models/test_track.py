@@ -322,7 +322,7 @@ def test_many_devices_train_as_one_does(monkeypatch):
 class TwoCovariances(Records):
     """Tracks that differ by half their variance in bands whose noise within tracks differs."""
 
-    def __init__(self, num_tracks: int = 200, bands: int = 10) -> None:
+    def __init__(self, num_tracks: int = 1000, bands: int = 10) -> None:
         rng = np.random.default_rng(1)
         noise = np.linspace(0.2, 1.5, bands)
         self._frames = []
@@ -348,12 +348,12 @@ def test_the_latent_keeps_what_segments_share_however_long_it_is_trained(monkeyp
     use_devices(monkeypatch, 1)
     records, config = TwoCovariances(), settings()
     config["model"].update(latent_dim=32, input_noise=0.2)
-    config["train"].update(num_steps=num_steps, learning_rate=3e-3, log_every=150)
+    config["train"].update(num_steps=num_steps, learning_rate=1e-3, log_every=150)
     model_spec = ModelSpec.of(config, records, [])
     program = train.prepare(Source(records), model_spec)
     state, _ = program.train_steps(program.state, 0, num_steps)
     model, view = model_spec.build()
-    tracks = {name: jnp.array(x) for name, x in Source(records).load(np.arange(200)).items()}
+    tracks = {name: jnp.array(x) for name, x in Source(records).load(np.arange(1000)).items()}
     inputs = jax.jit(view.whole)(tracks)
     params = jax.tree.map(lambda leaf: leaf[0], state.params)
     z = np.asarray(encode(model, {"params": params}, inputs).mean)
@@ -363,7 +363,7 @@ def test_the_latent_keeps_what_segments_share_however_long_it_is_trained(monkeyp
     found = cross_val_predict(LinearRegression(), z, first, cv=5)
     assert (1 - (found - first).var(axis=0) / first.var(axis=0)).min() > 0.95
     metrics = jax.device_get(program.evaluate(state.params))
-    assert metrics["variance_kept_first"] > 0.95
+    assert metrics["variance_kept_first"] > 0.9  # by a fixed map, not one that is fitted
 
 
 def test_the_start_is_the_closed_form_of_two_covariances():
