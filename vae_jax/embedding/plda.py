@@ -80,11 +80,11 @@ def fit(parts: Iterable[Segments], size: int) -> Projection:
     `parts` are all tracks, of which only sums are held. W is shrunk to a multiple of the identity,
     in units of each dimension's deviation (OAS, Chen et al. 2010, equation 23).
     """
-    tracks = segments = inverse = 0
+    tracks, segments, inverse = 0, 0, 0.0
     total, products, scatter = np.zeros(()), np.zeros(()), np.zeros(())
     for part in parts:
         tracks, segments = tracks + len(part.counts), segments + int(part.counts.sum())
-        inverse += (1 / part.counts).sum()
+        inverse += float((1 / part.counts).sum())
         total, products = total + part.means.sum(axis=0), products + part.means.T @ part.means
         scatter = scatter + part.scatter
     mean, freedom = total / tracks, segments - tracks

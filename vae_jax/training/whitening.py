@@ -73,12 +73,9 @@ def measure(descriptions: np.ndarray, track: np.ndarray) -> Whitening:
     scatter, freedom = noise.T @ noise, len(track) - len(count)
     variance = np.trace(scatter) / (freedom * size) if freedom else 1.0
     within = (scatter + size * max(variance, 1e-6) * np.eye(size)) / (freedom + size)
-    eigenvalues, axes = np.linalg.eigh(within)
-    white = axes / np.sqrt(eigenvalues)
+    noise_variances, noise_axes = np.linalg.eigh(within)
+    white = noise_axes / np.sqrt(noise_variances)
     apart = (means - means.mean(axis=0)) @ white
-    between, axes = np.linalg.eigh(apart.T @ apart / max(len(count) - 1, 1))
-    between = between[::-1] - (1 / count).mean()
-    return Whitening(
-        (white @ axes[:, ::-1]).astype(np.float32),
-        np.maximum(between, MIN_BETWEEN).astype(np.float32),
-    )
+    of_means, axes = np.linalg.eigh(apart.T @ apart / max(len(count) - 1, 1))
+    between = np.maximum(of_means[::-1] - (1 / count).mean(), MIN_BETWEEN)
+    return Whitening((white @ axes[:, ::-1]).astype(np.float32), between.astype(np.float32))
