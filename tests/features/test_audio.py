@@ -337,7 +337,9 @@ def test_containers_beyond_libsndfile_equal_what_ffmpeg_decodes(tmp_path, suffix
         (write_music(tmp_path / "song.wav", 3.0, 44100, 2), path),
         (path, decoded),
     ):
-        subprocess.run(["ffmpeg", "-loglevel", "error", "-i", source, target], check=True)
+        subprocess.run(
+            ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", source, target], check=True
+        )
     assert_same_samples_as_librosa(path, decoded, duration=1.7, excerpt=excerpt)
 
 
@@ -395,7 +397,9 @@ def test_a_file_shorter_than_a_window_is_one_window_of_its_length(tmp_path):
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_spread_windows_of_other_containers_are_those_of_the_same_sound(tmp_path):
     wav, path = write_music(tmp_path / "song.wav", 5.0, 44100, 2), tmp_path / "song.mka"
-    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", wav, "-c", "flac", path], check=True)
+    subprocess.run(
+        ["ffmpeg", "-nostdin", "-loglevel", "error", "-i", wav, "-c", "flac", path], check=True
+    )
     result = load(path, **SPREAD)
     for offset, window in zip(result.offsets, result.waveform, strict=True):
         expected, _ = librosa.load(wav, sr=22050, offset=offset, duration=0.5)

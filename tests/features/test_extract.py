@@ -343,7 +343,7 @@ needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs 
 @needs_ffmpeg
 def test_what_failed_for_want_of_ffmpeg_is_tried_again_with_it(collection, directory, monkeypatch):
     wav, m4a = (collection.parent / "audio" / f"5.{suffix}" for suffix in ("wav", "m4a"))
-    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", wav, m4a], check=True)
+    subprocess.run(["ffmpeg", "-nostdin", "-loglevel", "error", "-i", wav, m4a], check=True)
     m4a.replace(wav)
     path = os.environ["PATH"]
     monkeypatch.setenv("PATH", "")
