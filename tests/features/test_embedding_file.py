@@ -21,6 +21,8 @@ from vae_jax.records import reader
 from vae_jax.storage import files
 
 IDS = [f"track-{i}" for i in range(7)]
+HALVES = [*np.float16([1, 2, 3, 4])]  # as older versions of pyarrow demand them
+PAIR = pa.list_(pa.float16(), 2)
 NUM_SEGMENTS = [3, 1, 2, 3, 5, 1, 4]
 VECTORS = np.random.default_rng(0).normal(5, 2, (7, 4)).astype(np.float32)
 SEGMENTS = np.random.default_rng(1).normal(5, 2, (7, 3, 4)).astype(np.float32)
@@ -116,7 +118,7 @@ def test_a_track_without_a_usable_vector_fails_with_its_reason(metadata, tmp_pat
     "column",
     [
         pa.array([[[1, 2]], [], None, *[[[3, 4]]] * 4]),
-        pa.array([[[1, 2]], [], None, *[[[3, 4]]] * 4], pa.large_list(pa.list_(pa.float16(), 2))),
+        pa.array([[HALVES[:2]], [], None, *[[HALVES[2:]]] * 4], pa.large_list(PAIR)),
         pa.array([[1, 2], None, None, *[[3, 4]] * 4], pa.list_(pa.float64(), 2)),
         pa.array([[1, 2], [], None, *[[3, 4]] * 4]),
     ],
