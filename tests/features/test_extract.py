@@ -307,6 +307,16 @@ def test_bad_tracks_are_listed_with_their_reasons_and_the_rest_is_kept(collectio
     assert len(files.read_csv(directory / "failed.csv")) == 5
 
 
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_audio_that_has_no_end_is_not_read_for_its_checksum(tmp_path, kind):
+    path = tmp_path / "endless.wav" if kind == "fifo" else Path("/dev/zero")
+    if kind == "fifo":
+        os.mkfifo(path)
+    track = manifest.Track(id="endless", audio_path=path)
+    with get_context("spawn").Pool(1) as processes:  # which can be ended
+        assert processes.apply_async(origins.checksum, (track,)).get(timeout=60) is None
+
+
 def test_a_run_whose_tracks_all_fail_says_why(collection, directory):
     shutil.rmtree(collection.parent / "audio")
     with pytest.raises(UserError, match="none of the 14 tracks"):

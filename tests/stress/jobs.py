@@ -4,6 +4,7 @@
 test suite, only a handful of cases run.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -101,9 +102,10 @@ class Job:
             time.sleep(0.005)
 
     def kill(self, everything: bool = True) -> None:
-        """Kill the whole group, or the first process alone."""
+        """Kill the whole group, or the first process alone; one that has ended stays as it is."""
         if everything:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         else:
             self.process.kill()
         self.process.wait()

@@ -68,11 +68,16 @@ def look(tracks: Sequence[Track], feature: Mapping[str, Any]) -> list[Origin]:
 
 
 def checksum(track: Track) -> int | None:
-    """Return the CRC32C of a track's audio file; None if it is elsewhere or unreadable."""
+    """Return the CRC32C of a track's audio file; None if it is elsewhere or unreadable.
+
+    Only a regular file is read: /dev/zero has no end, and a FIFO waits for a writer.
+    """
     if not isinstance(track.audio_path, Path):
         return None
     value = 0
     try:
+        if not track.audio_path.is_file():
+            return None
         with open(track.audio_path, "rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 value = google_crc32c.extend(value, chunk)
