@@ -5,11 +5,13 @@ import struct
 import tempfile
 
 # These are set before anything imports JAX. Tests compile the same programs again and again, also
-# in processes that they start, which would take most of their time without a cache.
+# in processes that they start, which would take most of their time without a cache. Each program
+# runs but a moment here, so that optimising it would take longer than it saves.
 _CACHE = tempfile.TemporaryDirectory(prefix="vae_jax-compiled-")
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 from collections.abc import Iterator, Sequence

@@ -95,19 +95,19 @@ def _kept(run: Run) -> list[str]:
 
 
 def _clusters(run: Run) -> list[str]:
-    """Describe each cluster by its size and the tracks nearest to its centre."""
-    nearest: dict[str, list[tuple[float, str]]] = {}
+    """Describe each cluster by its size and the tracks nearest to its centre, ties in file order."""
+    nearest: dict[str, list[tuple[float, int, str]]] = {}
     sizes: Counter[str] = Counter()
-    for row in files.iterate_csv(run.outdir / CLUSTERS):
+    for i, row in enumerate(files.iterate_csv(run.outdir / CLUSTERS)):
         sizes[row["cluster"]] += 1
         if row["distance"]:
             heap = nearest.setdefault(row["cluster"], [])
-            heapq.heappush(heap, (-float(row["distance"]), row["id"]))
+            heapq.heappush(heap, (-float(row["distance"]), -i, row["id"]))
             if len(heap) > TYPICAL:
                 heapq.heappop(heap)
     lines = []
     for cluster, size in sizes.most_common(MAX_CLUSTERS):
-        ids = [id_ for _, id_ in sorted(nearest.get(cluster, []), reverse=True)]
+        ids = [id_ for *_, id_ in sorted(nearest.get(cluster, []), reverse=True)]
         name = "in no cluster" if cluster == "-1" else f"cluster {cluster}"
         typical = f", such as {'; '.join(_titles(run, ids))}" if ids else ""
         lines.append(f"  {name}: {size} track{'s' * (size > 1)}{typical}")

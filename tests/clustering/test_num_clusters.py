@@ -63,6 +63,6 @@ def test_the_choice_depends_on_the_seed_alone_and_large_collections_are_sampled(
     monkeypatch.setattr(num_clusters, "SAMPLE", 50)
     points = blobs(3)
     first, second = (num_clusters.choose_num_clusters(points, seed=1) for _ in range(2))
-    assert first == second
+    assert repr(first) == repr(second)  # a NaN of an agreement is equal to no other
     assert first.num_clusters == 3
     assert len(first.trials) == 50 // num_clusters.MIN_SIZE
