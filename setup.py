@@ -64,7 +64,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.12,<1",  # 1 moves its new API to the top level
-        "pyarrow>=17",
+        "pyarrow>=21",
         "scikit-learn>=1.5",
         "scipy>=1.14",
         "soundfile>=0.13",

@@ -39,17 +39,22 @@ if [ ! -e "$stamp" ]; then
   for package in "$venv"/lib/python*/site-packages/*.dist-info; do
     [ -e "$package/RECORD" ] || rm -rf "$package"
   done
-  if ! "$venv/bin/python" -c 'from importlib.metadata import version; version("pip")' 2>/dev/null &&
-    ! "$venv/bin/python" -m ensurepip >/dev/null; then
-    echo "This Python has no pip: install python3-venv (Debian, Ubuntu) or name another Python" \
-      "with PYTHON=/path/to/python3.11." >&2
-    exit 1
+  pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+  if ! "$venv/bin/python" -c 'from importlib.metadata import version; version("pip")' 2>/dev/null; then
+    rm -rf "$venv"/lib/python*/site-packages/pip
+    if ! "$venv/bin/python" -m ensurepip >/dev/null; then
+      echo "This Python has no pip: install python3-venv (Debian, Ubuntu) or name another Python" \
+        "with PYTHON=/path/to/python3.11." >&2
+      exit 1
+    fi
+    # The pip that Python brings takes four times as long; where there is no network, it must do.
+    "${pip[@]}" --retries=0 --upgrade pip 2>/dev/null || true
   fi
   if [ -n "${OLDEST:-}" ]; then
     grep -oE '"[A-Za-z0-9_.-]+(\[[^]]*\])?>=[0-9.]+' setup.py |
       sed -E 's/"|\[.*\]//g; s/>=/==/' >"$venv/oldest.txt"
   fi
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-    ${OLDEST:+--constraint="$venv/oldest.txt"} -e ".$1"
+  # Python compiles what it imports, when it does; all that there is would take a minute.
+  "${pip[@]}" --no-compile ${OLDEST:+--constraint="$venv/oldest.txt"} -e ".$1"
   touch "$stamp"
 fi

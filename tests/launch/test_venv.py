@@ -19,7 +19,7 @@ site = pathlib.Path(sysconfig.get_path("purelib"))
 for name in ("METADATA", "RECORD"):
     (site / "pip-0.dist-info" / name).write_text("Name: pip\\nVersion: 0\\n")
 """
-PIP = "pip install --quiet --disable-pip-version-check"
+PIP = "pip install --quiet --disable-pip-version-check --no-compile"
 
 
 @pytest.fixture
@@ -93,7 +93,8 @@ def test_an_environment_that_was_left_half_made_is_mended(checkout, damage):
         stamp.unlink()
     code, said = install(checkout, PYTHON=sys.executable)
     assert code == 0
-    assert said.endswith(f"installing vae_jax into .venv ...\n{PIP} -e .\n")
+    assert "installing vae_jax into .venv ..." in said
+    assert said.endswith(f"{PIP} -e .\n")
     assert install(checkout, PYTHON=sys.executable) == install(checkout) == (0, "")
 
 
@@ -165,7 +166,10 @@ def build_editable(folder, config_settings=None, metadata_directory=None):
 
 
 @pytest.mark.slow
-def test_the_real_pip_mends_itself_and_a_package_that_it_had_half_installed(tmp_path, checkout):
+def test_the_real_pip_mends_itself_and_a_package_that_it_had_half_installed(
+    tmp_path, checkout, monkeypatch
+):
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
     (tmp_path / "stubs" / "ensurepip.py").unlink()
     (checkout / "backend.py").write_text(BACKEND)
     (checkout / "pyproject.toml").write_text(
@@ -176,6 +180,7 @@ def test_the_real_pip_mends_itself_and_a_package_that_it_had_half_installed(tmp_
     (packages(checkout) / "vae_jax-0.dist-info" / "RECORD").unlink()
     next(packages(checkout).glob("pip-*/RECORD")).unlink()
     shutil.rmtree(packages(checkout) / "pip" / "_internal")
+    (packages(checkout) / "pip" / "_vendor" / "resolvelib" / "structs.py").write_text("newer")
     next((checkout / ".venv").glob("installed-*")).unlink()
     code, said = install(checkout)
     assert code == 0, said
