@@ -95,8 +95,8 @@ def _kept(run: Run) -> list[str]:
 
 
 def _clusters(run: Run) -> list[str]:
-    """Describe each cluster by its size and the tracks nearest to its centre, ties in order."""
-    nearest: dict[str, list[tuple[float, int, str]]] = {}
+    """Describe each cluster by its size and the tracks nearest to its centre."""
+    nearest: dict[str, list[tuple[float, int, str]]] = {}  # of equally near tracks the first
     sizes: Counter[str] = Counter()
     for i, row in enumerate(files.iterate_csv(run.outdir / CLUSTERS)):
         sizes[row["cluster"]] += 1
