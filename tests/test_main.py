@@ -144,6 +144,7 @@ def test_a_checkpoint_alone_embeds_new_tracks(finished, tmp_path):
     np.testing.assert_allclose(new["latents"], old["latents"][:6], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_stages_run_one_by_one_give_the_same_latents(finished, tmp_path):
     write_collection(tmp_path / "music", 15)
     for stage in ("features", "train", "embed"):
@@ -174,6 +175,7 @@ def test_a_stage_whose_input_is_missing_names_the_stage_to_run(finished, tmp_pat
         assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_with_its_own_status_and_the_same_command_continues(tmp_path):
     write_collection(tmp_path / "music", 15)
     arguments = ("--config.manifest=music/metadata.csv", "--config.train.num_steps=1000000")

@@ -277,6 +277,7 @@ def test_a_copy_with_new_times_is_trusted_for_its_hash(collection, directory, tm
     assert run(collection, tmp_path / "copy") == (False, [])
 
 
+@pytest.mark.slow
 def test_the_numbers_of_workers_and_shards_change_no_feature(collection, directory, tmp_path):
     run(collection, tmp_path / "three", num_workers=3)
     assert contents(tmp_path / "three") == contents(directory)

@@ -109,6 +109,7 @@ print(hung.faults, *hung.arrays, sound.faults)
 """
 
 
+@pytest.mark.slow
 def test_a_file_that_hangs_fails_alone_and_the_process_can_end(collection, directory):
     found = extractors.prepare(manifest.read(collection), feature("hybrid"), directory)
     command = [sys.executable, "-c", HANGING, collection, "2", directory, found]
@@ -310,6 +311,7 @@ def test_a_collection_without_lyrics_is_one_clear_error(collection, directory, n
         run(collection, directory, name)
 
 
+@pytest.mark.slow
 def test_the_numbers_of_workers_and_shards_change_no_feature(collection, tmp_path):
     edit(collection, audio_path={2: ""}, lyrics={4: ""})
     run(collection, tmp_path / "two", "hybrid", num_workers=2)

@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_mutual_info_score
 
 from benchmarks import modalities
+from tests.models.compiled import apply, init
 from vae_jax.config import get_config, to_dict
 from vae_jax.models import build
 from vae_jax.models.vae import Inputs, loss
@@ -59,13 +60,13 @@ def songs_in_two_languages():
 def train(module, inputs, num_steps=400, seed=0):
     """Return the variables of a model trained with N(0, I), whose mixture is then fitted."""
     optimizer, key = optax.adam(1e-2), jax.random.key(seed)
-    params = module.init(key, inputs, key)["params"]
+    params = init(module, key, inputs, key)["params"]
 
     def step(carry, i):
         params, state = carry
 
         def objective(params):
-            terms = module.apply({"params": params}, inputs, jax.random.fold_in(key, i))
+            terms = apply(module, {"params": params}, inputs, jax.random.fold_in(key, i))
             return loss(terms, jnp.ones(NUM_TRACKS), 1.0, 0.0)
 
         grads = jax.grad(objective)(params)
@@ -77,7 +78,7 @@ def train(module, inputs, num_steps=400, seed=0):
     (params, _), _ = jax.jit(lambda c: jax.lax.scan(step, c, steps))(
         (params, optimizer.init(params))
     )
-    posterior = module.apply({"params": params}, inputs, method="encode")
+    posterior = apply(module, {"params": params}, inputs, method="encode")
     return {"params": params | {"prior": mixture.fit(posterior, NUM_STYLES, seed=seed)}}
 
 
@@ -87,6 +88,7 @@ def agreement(points, classes):
     return adjusted_mutual_info_score(classes, found)
 
 
+@pytest.mark.slow
 def test_clusters_are_the_structure_of_either_modality_where_half_the_tracks_lack_one():
     config = to_dict(get_config())
     config["model"] |= {"name": "multimodal", "prior": "mixture", "num_components": NUM_STYLES}
@@ -94,10 +96,10 @@ def test_clusters_are_the_structure_of_either_modality_where_half_the_tracks_lac
     inputs, style, language = tracks()
     module = build(config, {"audio": (12,), "lyrics": (40,)})
     variables = train(module, inputs)
-    latents = module.apply(variables, inputs, method="encode").mean
+    latents = apply(module, variables, inputs, method="encode").mean
     assert agreement(latents, style) > 0.9
     assert agreement(latents, language) > 0.9
-    incomplete = module.apply(variables, inputs, method="infer").mean
+    incomplete = apply(module, variables, inputs, method="infer").mean
     assert agreement(incomplete, language) < 0.8  # tracks without lyrics lie in the middle
 
 
@@ -109,7 +111,7 @@ def test_no_seed_loses_clusters_to_a_modality_that_has_none(seed):
     inputs, language = songs_in_two_languages()
     module = build(config, {"audio": (12,), "lyrics": (40,)})
     variables = train(module, inputs, seed=seed)
-    assert agreement(module.apply(variables, inputs, method="encode").mean, language) > 0.8
+    assert agreement(apply(module, variables, inputs, method="encode").mean, language) > 0.8
 
 
 class StubRecords(Records):

@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import cross_val_predict
 
+from tests.models.compiled import apply
 from vae_jax.config import get_config, to_dict
 from vae_jax.models import track
 from vae_jax.models.posterior import Posterior
@@ -98,6 +99,7 @@ def test_a_posterior_is_the_product_of_the_prior_and_all_evidence():
         np.testing.assert_allclose(found.log_variance[i], -np.log(precision), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fewer_segments_leave_a_larger_variance():
     model, variables, view, _ = initialised()
     inputs = view.whole(some_tracks())
@@ -126,9 +128,9 @@ def test_the_loss_is_that_of_a_float64_reference():
     variables = jax.tree.map(lambda leaf: leaf + 0.02, variables)  # the corrections start at zero
     key = jax.random.key(3)
     found = jax.jit(model.apply)(variables, inputs, key)
-    evidence = model.apply(variables, inputs, method="_evidence")
-    posterior = model.apply(variables, inputs, method="infer")
-    likelihood = model.apply(variables, posterior.sample(key), method="decode")
+    evidence = apply(model, variables, inputs, method="_evidence")
+    posterior = apply(model, variables, inputs, method="infer")
+    likelihood = apply(model, variables, posterior.sample(key), method="decode")
     x = np.asarray(inputs.x["whitened"], np.float64)
     log_scale = np.asarray(likelihood.log_scale, np.float64)
     error = (x - np.asarray(likelihood.mean, np.float64)[:, None]) / np.exp(log_scale)
@@ -162,8 +164,8 @@ def test_a_track_that_a_batch_holds_twice_is_not_its_own_negative():
 
     @jax.jit
     def contrast(batch):
-        evidence = model.apply(variables, batch, method="_evidence")
-        return model.apply(variables, evidence, batch, method="_contrast")
+        evidence = apply(model, variables, batch, method="_evidence")
+        return apply(model, variables, evidence, batch, method="_contrast")
 
     np.testing.assert_allclose(contrast(twice)[0], contrast(alone)[0], rtol=1e-5)
     assert contrast(apart)[0] > contrast(alone)[0] + 0.1
@@ -176,15 +178,15 @@ def test_a_track_of_one_segment_takes_no_part_in_the_contrast_and_has_finite_gra
 
     @jax.jit
     def contrast(batch):
-        evidence = model.apply(variables, batch, method="_evidence")
-        return model.apply(variables, evidence, batch, method="_contrast")
+        evidence = apply(model, variables, batch, method="_evidence")
+        return apply(model, variables, evidence, batch, method="_contrast")
 
     found = contrast(short)
     assert found[0] == 0
     np.testing.assert_allclose(found[1:], contrast(others), rtol=1e-5)
 
     def total(variables, batch):
-        terms = model.apply(variables, batch, jax.random.key(0))
+        terms = apply(model, variables, batch, jax.random.key(0))
         return terms.reconstruction.sum() + terms.kl.sum() + terms.other.sum()
 
     for batch in (short, inputs.replace(mask=jnp.zeros_like(inputs.mask).at[:, 0].set(1))):
@@ -264,6 +266,7 @@ def use_devices(monkeypatch, number):
     monkeypatch.setattr(devices, "make_mesh", lambda num_seeds=1: make_mesh(some, num_seeds))
 
 
+@pytest.mark.slow
 def test_training_separates_tracks_that_differ(monkeypatch):
     use_devices(monkeypatch, 1)
     records, model_spec = StubRecords(), described()
@@ -309,6 +312,7 @@ def test_precomputed_descriptions_are_those_of_the_segments(see):
     )
 
 
+@pytest.mark.slow
 def test_many_devices_train_as_one_does(monkeypatch):
     losses = []
     for number in (1, 2):

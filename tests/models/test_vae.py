@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
+from tests.models.compiled import apply, init
 from vae_jax.config import get_config, to_dict
 from vae_jax.models import build, conv2d
 from vae_jax.models.multimodal import balance
@@ -101,25 +102,26 @@ def config_of(**model):
 def test_a_vae_encodes_and_decodes_the_shapes_it_promises(model, shape, learned_scale):
     module = build(config_of(learned_scale=learned_scale, **model), shape)
     inputs, key = Inputs(jnp.ones((4, *shape))), jax.random.key(0)
-    variables = module.init(key, inputs, key)
-    terms = module.apply(variables, inputs, key)
+    variables = init(module, key, inputs, key)
+    terms = apply(module, variables, inputs, key)
     assert terms.kl.shape == (4, 3)
     assert terms.reconstruction.shape == terms.squared_error.shape == (4,)
-    posterior = module.apply(variables, inputs, method="encode")
+    posterior = apply(module, variables, inputs, method="encode")
     assert posterior.mean.shape == posterior.log_variance.shape == (4, 3)
     assert posterior.mean.dtype == jnp.float32
-    assert module.apply(variables, posterior.mean, method="decode").mean.shape == (4, *shape)
+    assert apply(module, variables, posterior.mean, method="decode").mean.shape == (4, *shape)
     assert ("log_scale" in variables["params"]) == learned_scale
 
 
+@pytest.mark.slow
 def test_a_tracks_posterior_is_the_mean_over_its_real_segments():
     module = build(config_of(name="conv2d"), (8, 8))
     key = jax.random.key(0)
     x = jax.random.normal(key, (2, 3, 8, 8))
     mask = jnp.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
-    variables = module.init(key, Inputs(x[:, 0]), key)
-    pooled = module.apply(variables, Inputs(x, mask), method="encode")
-    each = module.apply(variables, Inputs(x.reshape(6, 8, 8)), method="encode").mean
+    variables = init(module, key, Inputs(x[:, 0]), key)
+    pooled = apply(module, variables, Inputs(x, mask), method="encode")
+    each = apply(module, variables, Inputs(x.reshape(6, 8, 8)), method="encode").mean
     np.testing.assert_allclose(pooled.mean[0], each[:3].mean(axis=0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(pooled.mean[1], each[3], rtol=1e-5, atol=1e-6)
 
@@ -127,8 +129,8 @@ def test_a_tracks_posterior_is_the_mean_over_its_real_segments():
 def test_a_deterministic_model_ignores_the_key_and_has_no_kl():
     module = build(config_of(name="mlp", deterministic=True, input_noise=0.0), (5,))
     inputs = Inputs(jnp.ones((4, 5)))
-    variables = module.init(jax.random.key(0), inputs, jax.random.key(0))
-    first, second = (module.apply(variables, inputs, jax.random.key(i)) for i in (1, 2))
+    variables = init(module, jax.random.key(0), inputs, jax.random.key(0))
+    first, second = (apply(module, variables, inputs, jax.random.key(i)) for i in (1, 2))
     np.testing.assert_array_equal(first.reconstruction, second.reconstruction)
     assert float(first.kl.sum()) == 0
 
@@ -137,10 +139,10 @@ def test_the_condition_reaches_encoder_and_decoder():
     module = build(config_of(name="mlp"), (5,))
     x, key = jnp.ones((2, 5)), jax.random.key(0)
     inputs = Inputs(x, condition=jnp.eye(2))
-    variables = module.init(key, inputs, key)
-    posterior = module.apply(variables, inputs, method="encode")
+    variables = init(module, key, inputs, key)
+    posterior = apply(module, variables, inputs, method="encode")
     assert not np.allclose(posterior.mean[0], posterior.mean[1])
-    decoded = module.apply(variables, jnp.zeros((2, 3)), jnp.eye(2), method="decode").mean
+    decoded = apply(module, variables, jnp.zeros((2, 3)), jnp.eye(2), method="decode").mean
     assert not np.allclose(decoded[0], decoded[1])
 
 
@@ -205,12 +207,12 @@ def multimodal_inputs(has_audio, has_lyrics):
 def test_a_missing_modality_changes_neither_posterior_nor_loss():
     module = build(config_of(name="multimodal"), {"audio": (5,), "lyrics": (4,)})
     inputs, key = multimodal_inputs([1, 1, 0], [1, 0, 1]), jax.random.key(0)
-    variables = module.init(key, inputs, key)
+    variables = init(module, key, inputs, key)
     other = Inputs({"audio": inputs.x["audio"].at[2].set(99.0), "lyrics": inputs.x["lyrics"]})
     other = other.replace(mask=inputs.mask)
-    first, second = (module.apply(variables, i, method="encode").mean for i in (inputs, other))
+    first, second = (apply(module, variables, i, method="encode").mean for i in (inputs, other))
     np.testing.assert_array_equal(first, second)
-    losses = [module.apply(variables, i, key).reconstruction for i in (inputs, other)]
+    losses = [apply(module, variables, i, key).reconstruction for i in (inputs, other)]
     np.testing.assert_array_equal(*losses)
 
 
@@ -224,17 +226,17 @@ def test_a_missing_modality_is_that_of_the_likeliest_component():
     config = config_of(name="multimodal", prior="mixture", num_components=2, latent_dim=1)
     module = build(config, {"audio": (5,), "lyrics": (4,)})
     inputs, key = multimodal_inputs([1, 1], [1, 0]), jax.random.key(0)
-    variables = module.init(key, inputs, key)
-    audio = float(module.apply(variables, inputs, method="encode").mean[1, 0])
+    variables = init(module, key, inputs, key)
+    audio = float(apply(module, variables, inputs, method="encode").mean[1, 0])
     for near in (0, 1):  # which component has the audio of both tracks
         means = np.array([[audio, 2.0], [audio, -2.0]])
         means[1 - near, 0] += 4.0
-        q = module.apply(start(variables, means), inputs, method="encode")
+        q = apply(module, start(variables, means), inputs, method="encode")
         scale = float(q.mean[1, 0]) / audio
         assert scale == pytest.approx(float(q.mean[0, 0]) / audio)
         assert float(q.mean[1, 1]) == pytest.approx(means[near, 1] * scale, rel=1e-4)
         assert q.known.tolist() == [[1, 1], [1, 0]]
-        assignment = module.apply(start(variables, means), q, method="assign")
+        assignment = apply(module, start(variables, means), q, method="assign")
         assert int(assignment[1].argmax()) == near
 
 
@@ -252,13 +254,13 @@ def test_balanced_latents_are_decoded_as_they_were_encoded():
     config["feature"]["lyrics_weight"] = 3.0
     module = build(config, {"audio": (5,), "lyrics": (4,)})
     inputs, key = multimodal_inputs([1], [1]), jax.random.key(0)
-    variables = module.init(key, inputs, key)
+    variables = init(module, key, inputs, key)
     fitted = start(start(variables, [[1.0, 0.5], [-1.0, -0.5]]), [[0, 1], [0, -2]], "log_variance")
     decoded = []
     for each in (variables, fitted):
-        z = module.apply(each, inputs, method="encode").mean
-        decoded.append((z, module.apply(each, z, method="decode")["lyrics"].mean))
-    unbalanced = module.apply(variables, inputs, method="infer").mean
+        z = apply(module, each, inputs, method="encode").mean
+        decoded.append((z, apply(module, each, z, method="decode")["lyrics"].mean))
+    unbalanced = apply(module, variables, inputs, method="infer").mean
     np.testing.assert_array_equal(decoded[0][0], unbalanced)  # what the mixture is fitted to
     assert not np.allclose(decoded[0][0], decoded[1][0])
     np.testing.assert_allclose(decoded[0][1], decoded[1][1], rtol=1e-4)

@@ -34,14 +34,33 @@ def test_a_scatter_plot_draws_every_track_once_in_its_groups_color():
     projection = view(45)
     figure = figures.scatter(projection, palette.by_value(values), "genre", "the title")
     (axes,) = figure.axes
-    drawn = np.concatenate([points.get_offsets() for points in axes.collections])
-    assert sorted(map(tuple, drawn)) == sorted(map(tuple, projection.coordinates))
-    colors = {
-        matplotlib.colors.to_hex(points.get_facecolor()[0]): len(points.get_offsets())
-        for points in axes.collections[:3]
+    drawn = {
+        tuple(offset): matplotlib.colors.to_hex(color)
+        for points in axes.collections
+        for offset, color in zip(points.get_offsets(), points.get_facecolors(), strict=True)
     }
     first, second, missing = palette.STYLES[0], palette.STYLES[1], palette.MISSING
-    assert colors == {first[0].lower(): 3, second[0].lower(): 2, missing[0].lower(): 1}
+    expected = [first[0]] * 30 + [second[0]] * 12 + [missing[0]] * 3
+    given = zip(map(tuple, projection.coordinates), map(str.lower, expected), strict=True)
+    assert drawn == dict(given)
+    assert sum(len(points.get_offsets()) for points in axes.collections) == 45
+
+
+def test_no_group_hides_those_drawn_before_it():
+    """Every tenth of what is drawn holds tracks of all groups, of one marker or of several."""
+    for num_groups in (4, len(palette.STYLES)):
+        n = 200 * num_groups
+        groups = palette.by_value([f"{i % num_groups:02}" for i in range(n)])
+        axes = figures.scatter(view(n), groups, "x", "y").axes[0]
+        colors = np.concatenate([points.get_facecolors() for points in axes.collections])
+        for tenth in np.array_split(colors, 10):
+            assert len(np.unique(tenth, axis=0)) == num_groups
+
+
+def test_a_scatter_plot_has_a_legend_and_axes_and_a_title():
+    values = ["a"] * 30 + ["b"] * 12 + [""] * 3
+    figure = figures.scatter(view(45), palette.by_value(values), "genre", "the title")
+    (axes,) = figure.axes
     assert legend_texts(figure) == ["a (30)", "b (12)", "not given (3)"]
     assert axes.get_legend().get_title().get_text() == "genre"
     assert axes.get_title(loc="left") == "the title"

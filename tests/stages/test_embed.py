@@ -138,6 +138,7 @@ def test_a_killed_run_redoes_only_shards_that_are_missing_damaged_or_outdated(
     assert not any(path.is_dir() for path in (outdir / "latents", outdir / "baselines/summaries"))
 
 
+@pytest.mark.slow
 def test_a_sharded_run_has_the_same_embeddings_and_goes_on_to_the_plots(
     trained, tmp_path, monkeypatch
 ):

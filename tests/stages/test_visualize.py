@@ -278,6 +278,7 @@ def test_missing_or_damaged_results_are_named(tmp_path, name, text, message):
         draw(tmp_path)
 
 
+@pytest.mark.slow
 def test_drawing_imports_neither_jax_nor_librosa_nor_pyplot_and_umap_only_when_used(tmp_path):
     write_run(tmp_path, n=10)
     code = f"""

@@ -243,6 +243,7 @@ def test_data_stay_where_the_copies_of_all_devices_fit(monkeypatch, copies, num_
     assert len(resident) == stay
 
 
+@pytest.mark.slow
 def test_seeds_have_devices_of_their_own(monkeypatch):
     use_devices(monkeypatch, 6)
     program = prepare(settings() | {"num_seeds": 3})
@@ -302,6 +303,7 @@ def mixture_settings():
     return config | {"num_seeds": 2}
 
 
+@pytest.mark.slow
 def test_a_mixture_starts_half_way_and_uses_all_components(tmp_path):
     fit(mixture_settings(), tmp_path)
     before, after = (checkpoints.restore_params(tmp_path, step)["prior"] for step in (50, 100))

@@ -12,17 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
-from sklearn.cluster import (
-    DBSCAN,
-    HDBSCAN,
-    AgglomerativeClustering,
-    KMeans,
-    MiniBatchKMeans,
-    SpectralClustering,
-)
-from sklearn.metrics import euclidean_distances
-from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
 from vae_jax.config import AUTO
 from vae_jax.embedding.latents import Latents
@@ -183,6 +172,8 @@ def components(latents: Latents, num_clusters: int | None) -> Clustering:
 
 def _merge(centers: np.ndarray, sizes: np.ndarray, num_clusters: int) -> np.ndarray:
     """Return which cluster each of K is merged into, [K], so that `num_clusters` are left."""
+    from sklearn.metrics import euclidean_distances
+
     merged = np.arange(len(sizes))
     centers, sizes = centers.copy(), sizes.astype(np.float64)
     while np.count_nonzero(sizes) > num_clusters:
@@ -203,6 +194,8 @@ def cluster_shards(latents: Latents, options: ConfigDict, seed: int) -> Clusteri
     The k-means of a sample is the start; mini-batch k-means (Sculley 2010) then sees every shard
     once. If the sample has all tracks, the result is that of `cluster`.
     """
+    from sklearn.cluster import MiniBatchKMeans
+
     positions, sample = latents.held(RESTART_SAMPLE, seed)
     start = cluster(sample, options, seed)
     if len(positions) == len(latents):
@@ -224,6 +217,8 @@ def knee_eps(points: np.ndarray, min_samples: int) -> float:
     the chord between its ends (Satopää et al. 2011). A point counts as its own neighbour, as in
     DBSCAN.
     """
+    from sklearn.neighbors import NearestNeighbors
+
     neighbors = NearestNeighbors(n_neighbors=min(min_samples, len(points))).fit(points)
     distances = np.sort(neighbors.kneighbors(points)[0][:, -1])
     chord = np.linspace(distances[0], distances[-1], len(distances))
@@ -234,6 +229,8 @@ def knee_eps(points: np.ndarray, min_samples: int) -> float:
 
 def _kmeans(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
     """Lloyd's k-means from the best of `n_init` k-means++ starts."""
+    from sklearn.cluster import KMeans
+
     k = options.num_clusters
     start = KMeans(k, n_init=options.n_init, random_state=seed, algorithm="lloyd")
     if len(points) <= RESTART_SAMPLE:
@@ -246,12 +243,16 @@ def _kmeans(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
 
 
 def _agglomerative(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
+    from sklearn.cluster import AgglomerativeClustering
+
     model = AgglomerativeClustering(options.num_clusters, linkage=options.linkage)
     labels = model.fit_predict(points)
     return Clustering(labels, _means(points, labels))
 
 
 def _dbscan(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
+    from sklearn.cluster import DBSCAN
+
     eps = options.eps
     if eps is None:
         eps = knee_eps(points, options.min_samples)
@@ -262,6 +263,8 @@ def _dbscan(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
 
 
 def _hdbscan(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
+    from sklearn.cluster import HDBSCAN
+
     size = max(2, options.min_samples)  # a cluster has at least two tracks
     model = HDBSCAN(min_cluster_size=size, min_samples=min(size, len(points)), copy=True)
     labels = model.fit_predict(points)
@@ -270,6 +273,8 @@ def _hdbscan(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
 
 def _gmm(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
     """Gaussian mixture with diagonal covariances: full ones need more tracks than most have."""
+    from sklearn.mixture import GaussianMixture
+
     points = points.astype(np.float64)
     model = GaussianMixture(
         options.num_clusters,
@@ -287,6 +292,9 @@ def _gmm(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
 
 def _spectral(points: np.ndarray, options: ConfigDict, seed: int) -> Clustering:
     """Spectral clustering of the nearest-neighbour graph, which needs no length scale."""
+    from sklearn.cluster import SpectralClustering
+    from sklearn.neighbors import kneighbors_graph
+
     if options.num_clusters == len(points):  # the eigensolver needs K < N
         return Clustering(np.arange(len(points)), points)
     graph = kneighbors_graph(points, min(10, len(points)), include_self=True)
@@ -326,6 +334,8 @@ def _count_distinct(points: np.ndarray, enough: int) -> int:
 
 def _check_neighbors(points: np.ndarray, eps: float) -> None:
     """Refuse a radius whose lists of neighbours, counted on a few tracks, would fill the memory."""
+    from sklearn.metrics import euclidean_distances
+
     few = points[:: max(1, len(points) // 200)]
     neighbors = float(np.mean(euclidean_distances(few, points) <= eps)) * len(points)
     size = DBSCAN_BYTES * neighbors * len(points)

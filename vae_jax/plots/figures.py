@@ -7,7 +7,7 @@ here touches pyplot or any other global state of matplotlib.
 import functools
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib import font_manager
@@ -31,7 +31,7 @@ FONTS = (  # in the order in which they are asked for a character
     *("Malgun Gothic", "SimHei", "NanumGothic", "Noto Sans Arabic", "Noto Naskh Arabic"),
     *("Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS"),
 )
-SCATTER_LAYERS = 10
+SCATTER_LAYERS = 10  # turns that markers take in a scatter plot
 MOST_BARS = 2000  # in a cluster: a figure has fewer pixels, and each bar takes time
 PANEL_TITLES = {
     "loss": "loss: negative ELBO (nats)",
@@ -53,7 +53,9 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
     with files.atomic_write(path) as file, warnings.catch_warnings():
         # A box stands for a character that no installed font has.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
-        figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight")
+        # What has a layout engine fills its figure; the rest is measured, which draws it twice.
+        box = None if figure.get_layout_engine() else "tight"
+        figure.savefig(file, format="png", dpi=DPI, bbox_inches=box)
 
 
 def scatter(projection: Projection, groups: Sequence[Group], legend: str, title: str) -> Figure:
@@ -64,23 +66,18 @@ def scatter(projection: Projection, groups: Sequence[Group], legend: str, title:
     axes = figure.add_subplot()
     area = float(np.clip(15000 / total, 3.0, 42.0))  # points squared
     alpha = float(np.clip((5000 / total) ** 0.5, 0.15, 0.9))
-    # Each layer has a part of every group, so that no group hides those drawn before it.
-    shuffle = np.random.default_rng(0).permutation
-    shuffled = [shuffle(group.rows) for group in groups]
-    for layer in range(SCATTER_LAYERS):
-        for group, rows in zip(groups, shuffled, strict=True):
-            points = projection.coordinates[rows[layer::SCATTER_LAYERS]]
-            axes.scatter(
-                points[:, 0],
-                points[:, 1],
-                s=area,
-                c=group.color,
-                marker=group.marker,
-                alpha=alpha,
-                linewidths=0.4 if area > 10 else 0.0,
-                edgecolors="white",
-                zorder=1 if group.muted else 2,
-            )
+    for marker, rows, colors in _layers(groups):
+        points = projection.coordinates[rows]
+        axes.scatter(
+            points[:, 0],
+            points[:, 1],
+            s=area,
+            c=colors,
+            marker=marker,
+            alpha=alpha,
+            linewidths=0.4 if area > 10 else 0.0,
+            edgecolors="white",
+        )
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_xlabel(projection.axes[0])
     axes.set_ylabel(projection.axes[1])
@@ -204,6 +201,28 @@ def plain(axes: Axes) -> None:
     """Leave only the left and bottom spines, in grey."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(SPINE_COLOR)
+
+
+def _layers(groups: Sequence[Group]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Yield markers, rows [n] and colours [n] in drawing order, so that no group hides another.
+
+    Tracks of one marker are in random order, several markers take turns, and muted groups come
+    first.
+    """
+    shuffle = np.random.default_rng(0).permutation
+    for muted in (True, False):
+        shown = [group for group in groups if group.muted == muted]
+        parts = []
+        for marker in dict.fromkeys(group.marker for group in shown):
+            alike = [group for group in shown if group.marker == marker]
+            rows = np.concatenate([group.rows for group in alike])
+            colors = np.repeat([group.color for group in alike], [len(x.rows) for x in alike])
+            order = shuffle(len(rows))
+            parts.append((marker, rows[order], colors[order]))
+        num_turns = SCATTER_LAYERS if len(parts) > 1 else 1
+        for turn in range(num_turns):
+            for marker, rows, colors in parts:
+                yield marker, rows[turn::num_turns], colors[turn::num_turns]
 
 
 def _legend(axes: Axes, groups: Sequence[Group], title: str) -> None:
