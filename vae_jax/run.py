@@ -135,10 +135,21 @@ class Run:
 
     @cached_property
     def steps(self) -> dict[str, int]:
-        """The checkpoint of each trained model that is embedded: the best sound one."""
+        """The checkpoint of each trained model that is embedded: the best sound one.
+
+        Read once training has ended, as it is looked up once.
+        """
         from vae_jax.training import checkpoints
 
         return {name: checkpoints.best_step(self.checkpoint_dir(name)) for name in self.trained}
+
+    def _trained_step(self, folder: Path) -> int | None:
+        """Return the best step, or None as long as training has not ended."""
+        from vae_jax.training import checkpoints
+
+        if self.checkpoint or checkpoints.is_complete(folder):
+            return checkpoints.best_step(folder)
+        return None
 
     @property
     def supervised(self) -> list[str]:
@@ -168,7 +179,6 @@ class Run:
         has_records = (self.records_dir / layout.INDEX).exists()
         records = self.records_store or self._relative(self.records_dir)
         folders = {name: self.checkpoint_dir(name) for name in self.trained if has_records}
-        trained = {name: folder for name, folder in folders.items() if folder.exists()}
         return {
             "version": __version__,
             "config": CONFIG,
@@ -176,8 +186,9 @@ class Run:
             "seeds": [self.config.seed + i for i in range(self.config.num_seeds)],
             "records": records if has_records else None,
             "checkpoints": {
-                name: {"directory": self._relative(folder), "step": self.steps[name]}
-                for name, folder in trained.items()
+                name: {"directory": self._relative(folder), "step": self._trained_step(folder)}
+                for name, folder in folders.items()
+                if folder.exists()
             },
             "embeddings": {
                 name: self._relative(self.embedding(name))

@@ -48,6 +48,7 @@ def test_a_run_killed_again_and_again_ends_as_an_undisturbed_one(fresh, undistur
             job.wait_for_stage(stage)
             time.sleep(rng.uniform(0, seconds))
             job.kill(everything=rng.random() < 0.7)
+            assert job.process.returncode in (0, -signal.SIGKILL), job.err
             reached = jobs.stages(job.err)
             hits[next((name for name in STAGES if name not in reached), "end")] += 1
             after = jobs.finished_shards(folder)
