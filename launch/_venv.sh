@@ -39,7 +39,7 @@ if [ ! -e "$stamp" ]; then
   for package in "$venv"/lib/python*/site-packages/*.dist-info; do
     [ -e "$package/RECORD" ] || rm -rf "$package"
   done
-  pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+  pip=("$venv/bin/python" -m pip install -qq --disable-pip-version-check)  # says errors alone
   if ! "$venv/bin/python" -c 'from importlib.metadata import version; version("pip")' 2>/dev/null; then
     rm -rf "$venv"/lib/python*/site-packages/pip
     if ! "$venv/bin/python" -m ensurepip >/dev/null; then

@@ -19,8 +19,8 @@ site = pathlib.Path(sysconfig.get_path("purelib"))
 for name in ("METADATA", "RECORD"):
     (site / "pip-0.dist-info" / name).write_text("Name: pip\\nVersion: 0\\n")
 """
-PIP = "pip install --quiet --disable-pip-version-check --no-compile"
-NEWER_PIP = "pip install --quiet --disable-pip-version-check --retries=0 --upgrade pip"
+PIP = "pip install -qq --disable-pip-version-check --no-compile"
+NEWER_PIP = "pip install -qq --disable-pip-version-check --retries=0 --upgrade pip"
 
 
 @pytest.fixture
