@@ -99,18 +99,18 @@ def _check_folders(run: Run, stages: Collection[str]) -> None:
     if "train" in stages and not run.checkpoint:
         folders["config.checkpoint_dir"] = Path(run.config.checkpoint_dir)
     for name, folder in folders.items():
-        there = _nearest(folder)
-        if not there.is_dir():
-            raise UserError(f"{name}: {there} is a file, not a folder; name another folder.")
-        if not os.access(there, os.W_OK | os.X_OK):
+        existing = _nearest(folder)
+        if not existing.is_dir():
+            raise UserError(f"{name}: {existing} is a file, not a folder; name another folder.")
+        if not os.access(existing, os.W_OK | os.X_OK):
             raise UserError(
-                f"{name}: cannot write into {there} (permission denied, or a read-only disk); "
+                f"{name}: cannot write into {existing} (permission denied, or a read-only disk); "
                 "name another folder."
             )
-        free = shutil.disk_usage(there).free
+        free = shutil.disk_usage(existing).free
         if free < MIN_FREE:
             raise UserError(
-                f"{name}: the disk of {there} is full; make room, or name another folder."
+                f"{name}: the disk of {existing} is full; make room, or name another folder."
             )
 
 

@@ -177,11 +177,12 @@ def _merge(centers: np.ndarray, sizes: np.ndarray, num_clusters: int) -> np.ndar
     merged = np.arange(len(sizes))
     centers, sizes = centers.copy(), sizes.astype(np.float64)
     while np.count_nonzero(sizes) > num_clusters:
-        there = np.flatnonzero(sizes)
-        pairs = sizes[there, None] * sizes[there] / (sizes[there, None] + sizes[there])
-        cost = pairs * euclidean_distances(centers[there], squared=True)
+        nonempty = np.flatnonzero(sizes)
+        pairs = sizes[nonempty, None] * sizes[nonempty]
+        pairs /= sizes[nonempty, None] + sizes[nonempty]
+        cost = pairs * euclidean_distances(centers[nonempty], squared=True)
         np.fill_diagonal(cost, np.inf)
-        kept, gone = there[list(np.unravel_index(cost.argmin(), cost.shape))]
+        kept, gone = nonempty[list(np.unravel_index(cost.argmin(), cost.shape))]
         centers[kept] = np.average(centers[[kept, gone]], axis=0, weights=sizes[[kept, gone]])
         sizes[kept], sizes[gone] = sizes[kept] + sizes[gone], 0
         merged[merged == gone] = kept

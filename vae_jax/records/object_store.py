@@ -46,15 +46,15 @@ def _fetch_shard(store: str, directory: Path, shard: int) -> Mapping[str, Any] |
     path, marker = layout.shard_path(directory, shard), layout.marker_path(directory, shard)
     try:
         with urls.local(urls.join(store, marker.name)) as copy:
-            there = files.read_sealed_json(copy)
+            stored = files.read_sealed_json(copy)
         here = layout.intact_marker(directory, shard)
-        if here is None or any(here[key] != there[key] for key in ("fingerprint", "sha256")):
+        if here is None or any(here[key] != stored[key] for key in ("fingerprint", "sha256")):
             urls.copy(urls.join(store, path.name), path)
-            files.write_sealed_json(marker, {**there, "file": layout.file_state(path)})
-            if files.sha256(path) != there["sha256"]:
+            files.write_sealed_json(marker, {**stored, "file": layout.file_state(path)})
+            if files.sha256(path) != stored["sha256"]:
                 marker.unlink()
                 raise UserError("its content does not match its marker")
-        return there
+        return stored
     except (OSError, UserError) as error:
         logging.warning("shard %d in %s is damaged (%s)", shard, store, error)
         return None
@@ -62,9 +62,9 @@ def _fetch_shard(store: str, directory: Path, shard: int) -> Mapping[str, Any] |
 
 def synchronise(store: str, directory: Path) -> None:
     """Bring all finished shards from there here, and put there those that are here alone."""
-    there = fetch_shards(store, directory)
+    stored = fetch_shards(store, directory)
     for shard in _numbers({path.name for path in directory.glob("*")}):
-        if shard not in there and layout.intact_marker(directory, shard):
+        if shard not in stored and layout.intact_marker(directory, shard):
             put_shard(store, directory, shard)
 
 
@@ -91,12 +91,12 @@ def fetch(store: str, directory: Path) -> None:
     UserError
         If they are not finished, or one of the shards is damaged.
     """
-    there = urls.names(store)
-    if layout.STATISTICS not in there:
+    names = urls.names(store)
+    if layout.STATISTICS not in names:
         raise UserError(f"{store} holds no finished features: run --stage=features first.")
     markers = fetch_shards(store, directory)
     for name in (*layout.SUMMARIES, layout.STATISTICS):
-        if name in there:
+        if name in names:
             urls.copy(urls.join(store, name), directory / name)
     if layout.read_summary(directory)["fingerprint"] != layout.fingerprint(markers.values()):
         raise UserError(

@@ -37,10 +37,10 @@ def update(run: Run) -> bool:
         finish(run)
         return [*run.embeddings(), *run.projections(), run.outdir / reconstructions.FILE]
 
-    is_done = unless_up_to_date(run, "embed", made_from, write)
-    if not is_done:
+    was_redone = unless_up_to_date(run, "embed", made_from, write)
+    if not was_redone:
         share_shards(run, is_due=False)
-    return is_done
+    return was_redone
 
 
 def share_shards(run: Run, is_due: bool) -> None:
