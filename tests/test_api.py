@@ -14,6 +14,7 @@ from tests.conftest import write_collection
 from vae_jax import clean, main, report, run
 from vae_jax.clustering import scores
 from vae_jax.errors import UserError
+from vae_jax.storage import files
 
 SETTINGS = {
     "feature.sample_rate": 8000,
@@ -119,6 +120,54 @@ def test_clustering_is_that_of_the_stage(results):
     np.testing.assert_array_equal(found.labels, results.clusters)
     with pytest.raises(UserError, match=r"config\.cluster\.method is 'nonsense'"):
         vae_jax.cluster(results.latents, "nonsense")
+
+
+def test_similar_tracks_are_found_by_id_and_by_file_and_filtered(project, results):
+    music = project / "music" / "audio"
+    found = dict(results.similar("track-0", count=11, mutual=False))
+    expected = dict(results.neighbours("track-0", k=11))
+    assert found == pytest.approx(expected)
+    by_file = results.similar(str(music / "0.wav"), count=12, mutual=False)
+    assert [id_ for id_, _ in by_file] == list(found)  # without the track that is the file
+    noise = results.similar(["track-0", "track-1"], where="label=noise")
+    assert {id_ for id_, _ in noise} == {"track-3", "track-6", "track-9"}
+    with pytest.raises(UserError, match=r"has no track 'nothing', and there is no such file"):
+        results.similar("nothing")
+
+
+def test_the_command_lists_similar_tracks_and_writes_what_is_asked_for(project):
+    command = [sys.executable, "-m", "vae_jax", "similar", "results/first", "--to=track-0"]
+
+    def call(*arguments):
+        given = [*command, *arguments]
+        return subprocess.run(given, cwd=project, capture_output=True, text=True)
+
+    done = call("--k=4", "--m3u=lists/out.m3u8", "--output=lists/out.csv")
+    assert done.returncode == 0, done.stderr
+    rows = files.read_csv(project / "lists" / "out.csv")
+    shown = [line.split() for line in done.stdout.splitlines()[1:5]]
+    assert [(cells[0], cells[3]) for cells in shown] == [
+        (str(rank), row["id"]) for rank, row in enumerate(rows, 1)
+    ]
+    entries = (project / "lists" / "out.m3u8").read_text().splitlines()
+    places = [project / "lists" / line for line in entries if not line.startswith("#")]
+    assert [place.resolve().stem for place in places] == [
+        row["id"].removeprefix("track-") for row in rows
+    ]
+    way = call("--path=track-5", "--k=5")
+    ids = [line.split()[2] for line in way.stdout.splitlines()[1:]]
+    assert (ids[0], ids[-1], len(set(ids))) == ("track-0", "track-5", 5)
+    for arguments, said in {
+        ("--to=nothing",): "has no track 'nothing'",
+        ("--where=year>1",): "no column 'year'",
+        ("--where=label=silence",): "no track fits",
+        ("--path=track-0",): "two different tracks",
+        ("--k=0",): "--k and --per_artist must be 1 or more",
+    }.items():
+        refused = call(*arguments)
+        assert refused.returncode == 1
+        assert said in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("what", ["nothing", "music"])

@@ -30,7 +30,7 @@ from vae_jax import manifest as manifest_lib
 from vae_jax import presets
 from vae_jax import run as run_lib
 from vae_jax.errors import UserError
-from vae_jax.storage import files
+from vae_jax.storage import files, urls
 
 if TYPE_CHECKING:
     import pandas
@@ -92,6 +92,21 @@ class Results:
         return np.concatenate([*self._latents.chunks()])
 
     @cached_property
+    def positions(self) -> dict[str, int]:
+        """Where each track is among the latents, by id."""
+        return {id_: position for position, id_ in enumerate(self.ids)}
+
+    @cached_property
+    def manifest(self) -> manifest_lib.Manifest:
+        """The manifest as it is now."""
+        return manifest_lib.read(urls.join(self.outdir, self.made_with["manifest"]))
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        """Where each track is in the manifest, by id."""
+        return {id_: row for row, id_ in enumerate(self.manifest.ids)}
+
+    @cached_property
     def clusters(self) -> np.ndarray:
         """The cluster of each track, [N] int64; -1 for noise."""
         return np.array([int(row["cluster"]) for row in self._table])
@@ -133,9 +148,9 @@ class Results:
             A track's id, which is left out of its own neighbours, or a latent, [L].
         """
         if isinstance(of, str):
-            if of not in self._positions:
+            if of not in self.positions:
                 raise UserError(f"{self.outdir} has no track {of!r}.")
-            own = self._positions[of]
+            own = self.positions[of]
             point = self.latents[own]
         else:
             own, point = None, np.asarray(of)
@@ -143,14 +158,30 @@ class Results:
         nearest = [i for i in np.argsort(distances, kind="stable") if i != own][:k]
         return [(self.ids[i], float(distances[i])) for i in nearest]
 
+    def similar(self, to: str | Sequence[str], **options: Any) -> list[tuple[str, float]]:
+        """Return the ids of tracks that sound like given ones, with their distances.
+
+        Parameters
+        ----------
+        to
+            Ids, or audio files that are not in the run; one, or several, which stand for their
+            mean.
+        options
+            `count`, `away`, `where`, `per_artist`, `union` and `mutual`, as in
+            `vae_jax.collection.similar.Wish`.
+        """
+        from vae_jax.collection import similar
+
+        wish = similar.Wish([to] if isinstance(to, str) else to, **options)
+        return [(found.track.id, found.distance) for found in similar.find(self, wish)]
+
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the manifest's columns and all of `clusters.csv`, a row per track."""
         try:
             import pandas
         except ImportError as error:
             raise UserError("a DataFrame needs pandas: pip install pandas.") from error
-        tracks = manifest_lib.read(self.outdir / self.made_with["manifest"])
-        about = {name: tracks.column(name, self.ids) for name in tracks.columns}
+        about = {name: self.manifest.column(name, self.ids) for name in self.manifest.columns}
         clusters = pandas.DataFrame(self._table).set_index("id").apply(pandas.to_numeric)
         return pandas.DataFrame(about, index=pandas.Index(self.ids, name="id")).join(clusters)
 
@@ -168,10 +199,6 @@ class Results:
                 f"{self.outdir / run_lib.CLUSTERS} lists other tracks than the latents: run again."
             )
         return rows
-
-    @cached_property
-    def _positions(self) -> dict[str, int]:
-        return {id_: position for position, id_ in enumerate(self.ids)}
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def test_a_file_begins_with_its_usage_and_what_to_change(path):
     ("name", "last"),
     [
         ("demo.sh", "exec .venv/bin/python -m vae_jax.main --config=configs/demo.py a\\ b"),
-        ("test.sh", "exec .venv/bin/python -m pytest -n auto a\\ b"),
+        ("test.sh", "exec .venv/bin/python -m pytest -n auto --dist worksteal a\\ b"),
         ("lint.sh", ".venv/bin/mypy"),
         (
             "docs.sh",
