@@ -69,10 +69,11 @@ def test_each_track_of_the_run_is_assigned_to_its_own_cluster(results):
 def test_where_clusters_have_no_centres_the_nearest_tracks_vote(results):
     results.config.cluster.method = "dbscan"
     results.__dict__["clusters"] = np.repeat([-1, 5], 6)
-    nearest = NearestNeighbors(n_neighbors=5).fit(results.latents)
-    votes = results.clusters[nearest.kneighbors(results.latents)[1]]
-    expected = np.where((votes == 5).sum(axis=1) > 2, 5, -1)
-    np.testing.assert_array_equal(results.assign(results.latents), expected)
+    new = results.latents[:6] + 0.1 * np.random.default_rng(0).normal(size=(6, 3))
+    distances, nearest = NearestNeighbors(n_neighbors=5).fit(results.latents).kneighbors(new)
+    votes = np.where(results.clusters[nearest] == 5, 1, -1) / distances
+    expected = np.where(votes.sum(axis=1) > 0, 5, -1)
+    np.testing.assert_array_equal(results.assign(new), expected)
 
 
 def test_neighbours_are_those_of_the_latent_space_by_distance(results):
@@ -120,6 +121,38 @@ def test_clustering_is_that_of_the_stage(results):
     np.testing.assert_array_equal(found.labels, results.clusters)
     with pytest.raises(UserError, match=r"config\.cluster\.method is 'nonsense'"):
         vae_jax.cluster(results.latents, "nonsense")
+
+
+def test_the_command_places_new_tracks_among_the_clusters_of_the_run(project, results):
+    new = project / "new.csv"
+    rows = [{"id": f"new {i}", "audio_path": f"music/audio/{i}.wav"} for i in range(4)]
+    files.write_csv(new, ("id", "audio_path"), [*rows, {"id": "gone", "audio_path": "gone.wav"}])
+    command = [sys.executable, "-m", "vae_jax", "place", "results/first"]
+
+    def call(*arguments):
+        given = [*command, *arguments]
+        return subprocess.run(given, cwd=project, capture_output=True, text=True)
+
+    done = call("--config.manifest=new.csv", "--outdir=results/placed")
+    assert done.returncode == 0, done.stderr
+    assert "4 tracks placed" in done.stdout
+    placed = files.read_csv(project / "results" / "placed" / "placed.csv")
+    assert [row["id"] for row in placed] == [f"new {i}" for i in range(4)]
+    assert [row["nearest_1"] for row in placed] == [f"track-{i}" for i in range(4)]
+    assert [int(row["cluster"]) for row in placed] == results.clusters[:4].tolist()
+    assert {row["outlier"] for row in placed} == {"no"}
+    (where,) = (project / "results" / "first" / "latent_visualization").glob("vae_*.csv")
+    for row, known in zip(placed, files.read_csv(where)[:4], strict=True):
+        assert float(row["x"]) == pytest.approx(float(known["x"]), abs=1e-3)
+    failed = files.read_csv(project / "results" / "placed" / "failed.csv")
+    assert [row["id"] for row in failed] == ["gone"]
+    for arguments, said in {
+        ("--outdir=x",): "--config.manifest and --outdir are needed",
+        ("--config.manifest=new.csv", "--outdir=results/first"): "holds the run itself",
+    }.items():
+        refused = call(*arguments)
+        assert refused.returncode == 1
+        assert said in refused.stderr
 
 
 def test_similar_tracks_are_found_by_id_and_by_file_and_filtered(project, results):

@@ -11,6 +11,7 @@ from vae_jax import __version__
 COMMANDS = {
     "run": "find structure in a collection: features, training, clusters, plots",
     "compare": "put the results of runs side by side",
+    "place": "place new tracks among the clusters of a run",
     "similar": "find what sounds like a track, and write playlists",
     "download": "fetch music, or list a folder of it, as a metadata.csv",
     "demo": "synthesise a small collection to try the commands on",

@@ -36,9 +36,8 @@ if TYPE_CHECKING:
     import pandas
 
     from vae_jax.clustering.clusterers import Clustering
+    from vae_jax.collection.place import Known, Placed
     from vae_jax.embedding.encoder import Encoder
-
-VOTERS = 5  # tracks that vote where clusters have no centres
 
 
 @dataclass(frozen=True)
@@ -120,24 +119,33 @@ class Results:
         return [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
 
     def assign(self, latents: np.ndarray) -> np.ndarray:
-        """Return the cluster that each of some other latents belongs to, [M, L] -> [M].
+        """Return the cluster that each of some other latents belongs to, [M, L] -> [M]."""
+        return self.place(latents).clusters[:, 0]
 
-        With k-means it is the cluster with the nearest centre. Other clusters have no centre that
-        says where they end, so the nearest tracks vote, noise included.
-        """
-        from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
-
+    def place(self, latents: np.ndarray) -> "Placed":
+        """Place other latents, [M, L], among the clusters: see `vae_jax.collection.place`."""
         points = np.asarray(latents, np.float64)
         if points.ndim != 2 or points.shape[1] != self.latents.shape[1]:
             raise UserError(
                 f"latents are of shape {points.shape}, but must be [M, {self.latents.shape[1]}]."
             )
-        if self.config.cluster.method == "kmeans" and len(set(self.clusters)) > 1:
-            known = NearestCentroid().fit(self.latents, self.clusters)
-        else:
-            voters = min(VOTERS, len(self.ids))
-            known = KNeighborsClassifier(voters).fit(self.latents, self.clusters)
-        return known.predict(points)
+        return self._known.place(points)
+
+    @cached_property
+    def _known(self) -> "Known":
+        from vae_jax.clustering import clusterers
+        from vae_jax.collection.place import Known
+
+        options = self.config.cluster.copy_and_resolve_references()
+        options.num_clusters = len(set(self.clusters))
+        path, centers = self.outdir / run_lib.CENTERS, None
+        if self.config.cluster.method == "kmeans" and path.exists():
+            centers = files.read_npz(path)["vae"]
+
+        def recluster(points: np.ndarray) -> "Clustering":
+            return clusterers.cluster(points, options, self.config.seed)
+
+        return Known(self.latents, self.clusters, recluster, centers, self.config.seed)
 
     def neighbours(self, of: str | np.ndarray, k: int = 10) -> list[tuple[str, float]]:
         """Return the ids of the k nearest tracks with their distances in the latent space.

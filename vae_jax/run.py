@@ -21,6 +21,7 @@ from vae_jax.storage import files, urls
 
 LATENTS = "latents.npz"
 CLUSTERS = "clusters.csv"
+CENTERS = "cluster_centers.npz"
 CLUSTERING_METRICS = "clustering_metrics.csv"
 TRAIN_METRICS = "train_metrics.jsonl"
 FAILED = "failed.csv"

@@ -25,7 +25,7 @@ from vae_jax.console import Progress
 from vae_jax.embedding.latents import Latents
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest
-from vae_jax.run import CLUSTERING_METRICS, CLUSTERS, Run
+from vae_jax.run import CENTERS, CLUSTERING_METRICS, CLUSTERS, Run
 from vae_jax.stages.up_to_date import hashes, unless_up_to_date
 from vae_jax.storage import files
 
@@ -69,7 +69,7 @@ def update(run: Run) -> bool:
     def write() -> list[Path]:
         run_id = files.fingerprint(*made_from)
         cluster(run, run_id)
-        return [run.outdir / CLUSTERING_METRICS, run.outdir / CLUSTERS]
+        return [run.outdir / name for name in (CLUSTERING_METRICS, CLUSTERS, CENTERS)]
 
     return unless_up_to_date(run, "cluster", made_from, write)
 
@@ -125,7 +125,8 @@ def cluster(run: Run, run_id: str) -> list[Row]:
             rows += [about | row for row in scored]
     rows = [{name: _rounded(value) for name, value in row.items()} for row in rows]
     metrics_file.append(outdir / metrics_file.NAME, rows)
-    _write_clusters(outdir / "clusters.csv", ids, shown, spaces, config)
+    _write_clusters(outdir / CLUSTERS, ids, shown, spaces, config)
+    files.write_npz(outdir / CENTERS, **{name: one.centers for name, one in shown.items()})
     return rows
 
 
