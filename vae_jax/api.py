@@ -136,8 +136,8 @@ class Results:
         from vae_jax.clustering import clusterers
         from vae_jax.collection.place import Known
 
-        options = self.config.cluster.copy_and_resolve_references()
-        options.num_clusters = len(set(self.clusters))
+        number = len({*self.clusters.tolist()} - {clusterers.NOISE})
+        options = ConfigDict({**self.config.cluster, "num_clusters": number})
         path, centers = self.outdir / run_lib.CENTERS, None
         if self.config.cluster.method == "kmeans" and path.exists():
             centers = files.read_npz(path)["vae"]
