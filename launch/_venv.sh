@@ -51,7 +51,9 @@ if [ ! -e "$stamp" ]; then
     "${pip[@]}" --retries=0 --upgrade pip 2>/dev/null || true
   fi
   if [ -n "${OLDEST:-}" ]; then
-    grep -oE '"[A-Za-z0-9_.-]+(\[[^]]*\])?>=[0-9.]+' setup.py |
+    # What tests and extras need is left free: pip would search for hours for a set that fits.
+    sed -n '/install_requires=\[/,/^ *\],/p' setup.py |
+      grep -oE '"[A-Za-z0-9_.-]+(\[[^]]*\])?>=[0-9.]+' |
       sed -E 's/"|\[.*\]//g; s/>=/==/' >"$venv/oldest.txt"
   fi
   # Python compiles what it imports, when it does; all that there is would take a minute.

@@ -118,7 +118,9 @@ def test_extras_and_another_folder_are_installed_once_each(tmp_path, checkout):
 
 
 def test_the_oldest_versions_that_setup_py_allows_go_into_an_environment_of_their_own(checkout):
-    (checkout / "setup.py").write_text('["a_b>=1.2", "jax[cuda13]>=0.10,<1", "torch==2"], ">=3.11"')
+    required = '    install_requires=[\n"a_b>=1.2",\n"jax[cuda13]>=0.10,<1",\n"torch==2",\n    ],\n'
+    setup = f'TEST = ["moto>=5"]\npython_requires=">=3.11"\n{required}"docs": ["sphinx>=8"]\n'
+    (checkout / "setup.py").write_text(setup)
     said = install(checkout, PYTHON=sys.executable, OLDEST="1")[1]
     assert f"{PIP} --constraint=.venv-oldest/oldest.txt -e ." in said
     assert (checkout / ".venv-oldest" / "oldest.txt").read_text() == "a_b==1.2\njax==0.10\n"
