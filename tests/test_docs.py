@@ -35,6 +35,7 @@ SMALL = {
     "model.segment_frames": 16,
     "cluster.num_seeds": 2,
     "visualize.method": "pca",
+    "visualize.color_by": (),  # few pictures, which take most of the time
 }
 
 

@@ -105,7 +105,7 @@ def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
     if any(np.asarray(array).dtype == object for array in arrays.values()):
         raise TypeError("object arrays would need pickle to load")
     with atomic_write(path) as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(file, **arrays)  # NumPy below 2.2 would take allow_pickle for an array
 
 
 def read_npz(path: str | os.PathLike, *names: str) -> dict[str, np.ndarray]:
