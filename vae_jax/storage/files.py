@@ -100,7 +100,7 @@ def read_sealed_json(path: str | os.PathLike) -> dict[str, Any]:
     return value
 
 
-def write_npz(path: str | os.PathLike, **arrays: np.ndarray) -> None:
+def write_npz(path: str | os.PathLike, **arrays: Any) -> None:
     """Write plain (never object) arrays to an uncompressed npz file."""
     if any(np.asarray(array).dtype == object for array in arrays.values()):
         raise TypeError("object arrays would need pickle to load")
