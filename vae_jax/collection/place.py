@@ -118,16 +118,14 @@ class Known:
     @cached_property
     def _sparseness(self) -> np.ndarray:
         """The mean distance of each known track to its nearest others, ascending, [n]."""
-        rows = self._sample
         size = min(self._density_neighbors + 1, len(self.points))
-        distances, _ = self._search(size, self.points[rows])
+        distances, _ = self._search(size, self.points[self._sample])
         return np.sort(distances[:, 1:].mean(axis=1)) if size > 1 else np.zeros(1)
 
     @cached_property
     def _sample(self) -> np.ndarray:
-        total = len(self.points)
-        order = np.random.default_rng(self.seed).permutation(total)
-        return np.sort(order[:CALIBRATION])
+        """Known tracks in random order, at most `CALIBRATION`, [n]."""
+        return np.random.default_rng(self.seed).permutation(len(self.points))[:CALIBRATION]
 
     def _search(self, k: int, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self._index.kneighbors(new, n_neighbors=k)
@@ -169,7 +167,7 @@ class Known:
 
     def _held_out(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the evidence for held-out tracks, [n, C], and the columns of their clusters."""
-        rows = np.random.default_rng(self.seed).permutation(len(self.points))[:CALIBRATION]
+        rows = self._sample
         if len(rows) < 2 * FOLDS:
             return np.zeros((0, len(self._ids))), np.zeros(0, int)
         evidence, truth = [], []
