@@ -37,8 +37,7 @@ def _precision(space: Space, artists: np.ndarray, mutual: bool) -> float:
     """Return how often the nearest track is by the same artist, for artists with several."""
     names, counts = np.unique(artists[artists != ""], return_counts=True)
     queries = np.flatnonzero(np.isin(artists, names[counts > 1]))
-    measure = space.dissimilarities if mutual else space.distances
-    found = measure(space.points[queries])
+    found = space.measure(space.points[queries], mutual)
     found[np.arange(len(queries)), queries] = np.inf
     return float(np.mean(artists[found.argmin(axis=1)] == artists[queries]))
 

@@ -70,6 +70,10 @@ class Space:
         to_known = (distances - known_mean) / known_deviation
         return -(log_ndtr(-to_query) + log_ndtr(-to_known))
 
+    def measure(self, queries: np.ndarray, mutual: bool) -> np.ndarray:
+        """Return what tracks are ranked by, [Q, N]: dissimilarities if `mutual`, or distances."""
+        return self.dissimilarities(queries) if mutual else self.distances(queries)
+
     def hubness(self, mutual: bool) -> Hubness:
         """Measure the hubs, among at most `QUERIES` tracks' neighbours."""
         from scipy.stats import skew
@@ -84,7 +88,7 @@ class Space:
         counts = np.zeros(total, int)
         for part in np.array_split(rows, -(-len(rows) * total // BLOCK)):
             queries = self.points[part]
-            found = self.dissimilarities(queries) if mutual else self.distances(queries)
+            found = self.measure(queries, mutual)
             found[np.arange(len(part)), part] = np.inf
             counts += np.bincount(np.argpartition(found, k - 1)[:, :k].ravel(), minlength=total)
         is_uneven = np.ptp(counts) > 0
@@ -144,8 +148,8 @@ def nearest(
         Their Euclidean distances, [n].
     """
     wanted = to if union else to.mean(axis=0, keepdims=True)
-    measure = space.dissimilarities if mutual else space.distances
-    distances, ranking = space.distances(wanted).min(axis=0), measure(wanted).min(axis=0)
+    distances = space.distances(wanted).min(axis=0)
+    ranking = space.measure(wanted, mutual).min(axis=0)
     rows = np.argsort(ranking, kind="stable")
     if away is not None:
         rows = rows[distances[rows] <= space.distances(away).min(axis=0)[rows]]
