@@ -1,5 +1,9 @@
-"""Start-up: the command line before it has anything to do, in processes of its own."""
+"""Start-up: the command line before it has anything to do, and what training compiles first.
 
+All in processes of their own. Instructions are those of XLA's optimised programs.
+"""
+
+import re
 import subprocess
 import sys
 import tempfile
@@ -16,6 +20,8 @@ from vae_jax.storage import files
 
 HEAVY = ("flax", "librosa", "jax", "tensorflow")  # that clustering has no use for
 MAIN = [sys.executable, "-m", "vae_jax.main"]
+CONFIGS = ("mlp", "conv", "track", "track:conv2d")
+COMPILED = re.compile(r"Finished XLA compilation of .* in ([0-9.]+) sec")
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,10 @@ class Sizes:
 
     tracks: int = 100
     repeats: int = 9
+    configs: tuple[str, ...] = CONFIGS
 
 
-TINY = Sizes(tracks=30, repeats=1)
+TINY = Sizes(tracks=30, repeats=1, configs=("mlp",))
 
 
 def measure(sizes: Sizes) -> Iterator[Line]:
@@ -34,6 +41,9 @@ def measure(sizes: Sizes) -> Iterator[Line]:
     with tempfile.TemporaryDirectory() as name:
         yield _help(Path(name), sizes.repeats)
         yield from _cluster(Path(name), sizes.tracks)
+        _run([sys.executable, "-m", "vae_jax.demo", "--outdir=demo"], Path(name))
+        for config in sizes.configs:
+            yield from _compile(Path(name), config)
 
 
 def _help(folder: Path, repeats: int) -> Line:
@@ -60,6 +70,35 @@ def _cluster(folder: Path, tracks: int) -> Iterator[Line]:
     yield Line(what, seconds, "s", memory=memory)
     what = f"{', '.join(HEAVY)} imported by --stage=cluster" + (f": {found}" if found else "")
     yield Line(what, len(found), "modules", goals={"ours": 0})
+
+
+def _compile(folder: Path, config: str) -> Iterator[Line]:
+    """Train for two steps, twice: what is compiled first is then taken from the cache."""
+    command = [*MAIN, f"--config={config}", "--config.manifest=demo/metadata.csv"]
+    command += ["--config.train.num_steps=2", "--config.train.batch_size=8"]
+    _run([*command, "--stage=features"], folder)
+    dump = f"dump-{config}"
+    flags = f"XLA_FLAGS=--xla_dump_to={dump} --xla_dump_hlo_as_text"
+    for turn, what in enumerate(("compiled", "from the cache")):
+        environ = ["env", "JAX_LOG_COMPILES=1", flags, f"XDG_CACHE_HOME={folder / 'cache'}"]
+        environ += ["--unset=JAX_COMPILATION_CACHE_DIR"]
+        output = _run(
+            [*environ, *command, "--stage=train", f"--config.checkpoint_dir=trained-{turn}"], folder
+        )
+        seconds = [float(value) for value in COMPILED.findall(output)]
+        if turn == 0:
+            programs = [path.read_text() for path in (folder / dump).glob("*after_opt*.txt")]
+            instructions = sum(text.count(" = ") for text in programs)
+        size = f"{len(seconds)} programs, {instructions:,} instructions"
+        yield Line(f"training with `{config}`: {size}, {what}", sum(seconds), "s")
+
+
+def _run(command: list[str], folder: Path) -> str:
+    """Run a command in a folder; return what it printed."""
+    _, _, status, output = run_command(command, folder)
+    if status:
+        raise RuntimeError(output[-2000:])
+    return output
 
 
 def clustering_job(folder: Path, tracks: int, latent_dim: int, raw_dim: int = 4) -> list[str]:

@@ -19,7 +19,7 @@ from absl import app, flags, logging
 
 from vae_jax import console
 from vae_jax.errors import Preempted, UserError
-from vae_jax.parallel import processes
+from vae_jax.parallel import processes, programs
 
 EXIT_PREEMPTED = os.EX_TEMPFAIL  # the same command continues
 M_ARENA_MAX = -8  # from glibc's malloc.h
@@ -39,6 +39,7 @@ def run_command(
         Parses the command line, and returns what `main` takes.
     """
     _share_heaps()
+    programs.keep()
     console.set_up_logging()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)

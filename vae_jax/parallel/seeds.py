@@ -27,6 +27,7 @@ def over_seeds(
         ]
         return jax.tree.map(lambda leaf: jnp.expand_dims(leaf, out_axis), function(*own))
 
+    alone.__name__ = getattr(function, "func", function).__name__  # names the program in profiles
     return alone
 
 
