@@ -17,6 +17,7 @@ from vae_jax.records.reader import Records
 from vae_jax.records.statistics import Statistics
 from vae_jax.training import input_pipeline, whitening
 from vae_jax.training.array_view import ArrayView, Tracks, scaling
+from vae_jax.training.matrix_log import matrix_log
 from vae_jax.training.whitening import Whitening
 
 PHASES = 8  # where the grid of a track's segments may begin in training, within one segment
@@ -205,12 +206,10 @@ def _log_covariance(segments: jax.Array) -> jax.Array:
     if bands > MFCC_BANDS:
         segments = segments @ jnp.array(dct(np.eye(bands), norm="ortho")[:, :size], jnp.float32)
     deviation = segments[..., :size] - segments[..., :size].mean(axis=-2, keepdims=True)
-    covariance = jnp.einsum("...ti,...tj->...ij", deviation, deviation) / segments.shape[-2]
-    values, axes = jnp.linalg.eigh(covariance + NOISE * jnp.eye(size))
-    logarithm = jnp.einsum(
-        "...ik,...k,...jk->...ij", axes, jnp.log(jnp.maximum(values, NOISE)), axes
-    )
-    return logarithm[..., *np.triu_indices(size, 1)]
+    covariance = jnp.einsum("...ti,...tj->ij...", deviation, deviation) / segments.shape[-2]
+    noise = NOISE * jnp.eye(size).reshape(size, size, *[1] * (covariance.ndim - 2))
+    logarithm = matrix_log(covariance + noise, floor=NOISE)
+    return jnp.moveaxis(logarithm[np.triu_indices(size, 1)], 0, -1)
 
 
 def augment(segments: jax.Array, strength: float, key: jax.Array) -> jax.Array:
