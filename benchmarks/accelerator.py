@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import synthetic
+from benchmarks import flops, synthetic
 from benchmarks.measure import Line, machine, table
 from vae_jax.config import get_config, to_dict
 from vae_jax.features import spectral
@@ -147,11 +147,8 @@ def _config(sizes: Sizes, model: str, dtype: str, batch_size: int) -> dict[str, 
 
 def training(
     directory: Path, config: dict[str, Any], chosen: list[Any], steps: int
-) -> tuple[Callable[[], Any], float]:
-    """Return the jitted steps over the given devices, and the FLOPs of them all.
-
-    The FLOPs are those of the loss and its gradient before the compiler changes them.
-    """
+) -> tuple[Callable[[], Any], int]:
+    """Return the jitted steps over the given devices, and the FLOPs of all their products."""
     stored = reader.Records(directory)
     source, model_spec = Source(stored), ModelSpec.of(config, stored, [])
     objective = Objective(*model_spec.build(), *(config["model"][name] for name in OBJECTIVE_KEYS))
@@ -178,21 +175,20 @@ def training(
         terms, _ = objective.terms(params, key, resident, batch)
         return objective.metrics(terms, jnp.ones(size))["loss"]
 
-    lowered = jax.jit(jax.grad(loss)).lower(state.params, {"position": positions[0]})
-    return run, steps * float((lowered.cost_analysis() or {}).get("flops", 0.0))
+    return run, steps * flops.count(jax.grad(loss), state.params, {"position": positions[0]})
 
 
 def _training(directory: Path, config: dict[str, Any], sizes: Sizes, peak: float) -> Iterator[Line]:
     model, size = config["model"], config["train"]["batch_size"]
     devices = jax.devices()
-    run, flops = training(directory, config, devices[:1], sizes.steps)
+    run, operations = training(directory, config, devices[:1], sizes.steps)
     seconds = seconds_of(run, sizes.repeats)
     what = f"train {model['name']} in {model['dtype']}, batch {size}"
     is_goal = model["name"] == "conv2d" and model["dtype"] == "bfloat16"
     yield Line(
         what,
         *(sizes.steps * size / seconds, "examples/s"),
-        bound=sizes.steps * size * peak / flops if flops else None,
+        bound=sizes.steps * size * peak / operations,
         bound_name="the bf16 peak",
         goals={"fraction": 0.35} if is_goal else {},
     )
