@@ -42,7 +42,7 @@ PRIORS = ("normal", "mixture")
 PROJECTIONS = ("umap", "tsne", "pca")
 BASELINES = ("pca", "raw", "plda", "ae")
 LINKAGES = ("ward", "average", "complete", "single")
-AUTO = "auto"  # the number of clusters that `clustering.num_clusters` finds
+AUTO = "auto"  # what the data or the machine say
 
 _NAME = Rule(
     lambda value: bool(re.fullmatch(r"\w[\w.-]{0,99}", value)),
@@ -61,6 +61,10 @@ _SEED = Rule(lambda value: 0 <= value < 2**31, "from 0 to 2**31 - 1")
 _NUM_CLUSTERS = Rule(
     lambda value: value == AUTO or (type(value) is int and 2 <= value < 2**31),
     f'a whole number of 2 or more, or "{AUTO}"',
+)
+_RESIDENT = Rule(
+    lambda value: value == AUTO or (type(value) in (int, float) and NOT_NEGATIVE.accepts(value)),
+    f'0 or more, or "{AUTO}"',
 )
 
 # The default, the rule, and the meaning with its unit.
@@ -160,7 +164,11 @@ KEYS: dict[str, Key] = {
     "train.eval_every": Key(250, COUNT, "steps"),
     "train.checkpoint_every": Key(250, COUNT, "steps; the best on validation is embedded"),
     "train.resident_gib": Key(
-        2.0, NOT_NEGATIVE, "GiB; features up to this size stay on the device; larger ones stream"
+        AUTO,
+        _RESIDENT,
+        "GiB; features up to this size stay on the device, larger ones stream; auto = a quarter of "
+        "its memory",
+        object,
     ),
     "train.patience": Key(0, NOT_NEGATIVE, "evaluations without improvement; 0 = to the end"),
     "embed.batch_size": Key(4096, at_least(1, 2**20), "tracks; fewer where they are large"),

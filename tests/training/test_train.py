@@ -243,6 +243,25 @@ def test_data_stay_where_the_copies_of_all_devices_fit(monkeypatch, copies, num_
     assert len(resident) == stay
 
 
+@pytest.mark.parametrize(("missing", "stay"), [(0, 1), (4, 0)])
+def test_data_stay_in_a_quarter_of_the_memory(monkeypatch, missing, stay):
+    use_devices(monkeypatch, 1)
+    stored = StubRecords()
+    size = len(stored) * stored.bytes_per_track
+    monkeypatch.setattr(devices, "memory_bytes", lambda: 4 * size - missing)
+    resident, _ = prepare(settings(resident_gib="auto")).evaluate.args
+    assert len(resident) == stay
+
+
+def test_a_containers_limit_is_its_memory(monkeypatch, tmp_path):
+    monkeypatch.setattr(devices, "CGROUP_LIMIT", tmp_path / "memory.max")
+    machine = devices.memory_bytes()
+    assert 2**28 < machine < 2**50
+    for written, expected in (("max", machine), (str(2**27), 2**27), (str(2**60), machine)):
+        devices.CGROUP_LIMIT.write_text(f"{written}\n")
+        assert devices.memory_bytes() == expected
+
+
 @pytest.mark.slow
 def test_seeds_have_devices_of_their_own(monkeypatch):
     use_devices(monkeypatch, 6)

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from vae_jax.parallel.cores import num_cores
 
 SEED, DATA = "seed", "data"
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
 
 
 def use_cores(num_seeds: int) -> None:
@@ -40,6 +42,21 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, num_seeds: int = 1) -
     shape = seeds, len(devices) // seeds
     # Explicit axes, the default, break jit(optimizer.init) and gathers.
     return jax.make_mesh(shape, (SEED, DATA), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def memory_bytes() -> int:
+    """Return the memory of a device of this process; on a CPU, what the process may use.
+
+    It is what there is, not what is free, so that a run does the same again.
+    """
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int(CGROUP_LIMIT.read_text()))
+    except (OSError, ValueError):  # no cgroup, or "max"
+        return machine
 
 
 def whole(mesh: Mesh) -> NamedSharding:

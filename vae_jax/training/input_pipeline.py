@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vae_jax.parallel import devices
+from vae_jax.parallel import devices, processes
 from vae_jax.records.reader import Records
 
 PADDING = -1  # position of an example that is not one; it gets weight 0
@@ -131,7 +131,7 @@ class Feed:
         self._source, self._mesh = source, mesh
         self._batch_size = batch_size
         per_track = source.records.bytes_per_track
-        fits = per_track * len(source) <= max_resident
+        fits = not processes.any_says(per_track * len(source) > max_resident)
         self._max_batches = math.inf if fits else DISPATCH_BYTES // (per_track * batch_size)
         tracks = precompute(source.load(np.arange(len(source)))) if fits else {}
         self.resident = devices.place_whole(mesh, tracks)

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from vae_jax.config import AUTO
 from vae_jax.console import Progress
 from vae_jax.errors import Preempted, UserError
 from vae_jax.parallel import devices, processes
@@ -141,9 +142,10 @@ def prepare(source: Source, model_spec: ModelSpec) -> Program:
     if not len(validation):
         logging.warning("train: no track is held out, so eval/* is of the training tracks")
         validation = training
-    # The devices of a CPU share one memory.
-    copies = mesh.local_mesh.size if jax.default_backend() == "cpu" else 1
-    resident_bytes = int(settings["resident_gib"] * 2**30 / copies)
+    gib = settings["resident_gib"]
+    resident_bytes = devices.memory_bytes() // 4 if gib == AUTO else int(gib * 2**30)
+    if jax.default_backend() == "cpu":  # whose devices share one memory
+        resident_bytes //= mesh.local_mesh.size
     model, view = model_spec.build()
     feed = input_pipeline.Feed(
         source, mesh, settings["batch_size"], resident_bytes, view.precompute
