@@ -14,7 +14,6 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from vae_jax.errors import UserError
@@ -40,7 +39,7 @@ AUDIO_SETTINGS = (  # settings that `audio.load` takes
     "refuse_truncated",
 )
 TIME_LIMIT = 600  # s to read a file, beyond what the window takes to play
-LYRICS_VERSION = 1  # raise it when the same lyrics and settings give another embedding
+LYRICS_VERSION = 2  # raise it when the same lyrics and settings give another embedding
 LYRICS_MARKER = "lyrics-made-from.json"
 
 
@@ -139,12 +138,17 @@ class LyricsExtractor:
 
     def __call__(self, track: Track) -> Extracted | Refused:
         """Return the track's arrays, or the reason why there are none."""
-        from vae_jax.features.lyrics import LyricsError
+        from vae_jax.features.lyrics_text import MAX_CHARACTERS, LyricsError
 
         try:
-            return Extracted({"features": self.embedding.transform([track.lyrics])[0]})
+            vector = self.embedding.transform([track.lyrics])[0]
         except LyricsError as error:
             return Refused(error)
+        characters, read = len(track.lyrics), f"the first {MAX_CHARACTERS:,} characters are read"
+        odd = (
+            [f"lyrics cut short: of {characters:,}, {read}"] if characters > MAX_CHARACTERS else []
+        )
+        return Extracted({"features": vector}, warnings=tuple(odd))
 
 
 @dataclass(frozen=True)
@@ -260,7 +264,9 @@ def _prepare_lyrics(
     directory: Path,
     fitted: Mapping[str, Any] | None,
 ) -> str:
-    """Bring `lyrics.json` up to date, the embedding that all lyrics go through; return its hash.
+    """Bring `lyrics.json` up to date, the embedding that all lyrics go through.
+
+    Returns a hash of it and of how lyrics are cleaned.
 
     It is learned from the whole manifest, and again when its lyrics or the settings of
     `config.feature` have changed.
@@ -274,7 +280,7 @@ def _prepare_lyrics(
     made_from = files.fingerprint(LYRICS_VERSION, fitted or [_hash(texts), settings])
     sha256 = files.sha256(path) if path.exists() else None
     if sha256 and _read(marker) == {"made_from": made_from, "sha256": sha256}:
-        return sha256
+        return f"{sha256}-{LYRICS_VERSION}"
     if not texts and not fitted:
         raise UserError(
             f"no track in {manifest.path} has lyrics, which config.feature.name="
@@ -282,15 +288,13 @@ def _prepare_lyrics(
         )
     from vae_jax.features import lyrics
 
-    if not fitted:
-        logging.info("features: learning the lyrics' embedding from %d songs", len(texts))
     embedding = (
         lyrics.LyricsEmbedding.from_dict(fitted) if fitted else lyrics.fit(texts, **settings)
     )
     embedding.save(path)
     sha256 = files.sha256(path)
     files.write_json(marker, {"made_from": made_from, "sha256": sha256})
-    return sha256
+    return f"{sha256}-{LYRICS_VERSION}"  # the same embedding of lyrics that are cleaned otherwise
 
 
 def _within(seconds: float, read: Callable[[], "Audio"]) -> "Audio":
