@@ -177,7 +177,8 @@ _MISSING = re.compile(
     r"|paroles (?:non|in)(?: )?disponibles?|letras? no disponibles?|letra indisponível"
     r"|kein(?:e)? (?:text|songtext|lyrics)(?: (?:vorhanden|verfügbar))?|testo non disponibile"
     r"|инструментал(?:ьная композиция)?|текст (?:песни )?не найден"
-    r"|歌詞なし|インスト(?:ゥルメンタル)?|(?:此歌曲为没有填词的)?纯音乐 ?请您?欣赏|純音樂 ?請您?欣賞|纯音乐|純音樂|暂无歌词|暫無歌詞"
+    r"|歌詞なし|インスト(?:ゥルメンタル)?"
+    r"|(?:此歌曲为没有填词的)?(?:纯音乐 ?(?:请您?欣赏)?|純音樂 ?(?:請您?欣賞)?)|暂无歌词|暫無歌詞"
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\r\\n|\\[nrt]")
