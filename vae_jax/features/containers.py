@@ -7,7 +7,7 @@ ffmpeg were left to guess, it would take a text for a playlist and follow it.
 from typing import BinaryIO
 
 from vae_jax.features import mpeg
-from vae_jax.features.errors import AudioError
+from vae_jax.features.errors import NO_AUDIO, AudioError
 
 HEAD_BYTES = 16
 MOST_ID3_TAGS = 8  # one after another in front of the sound
@@ -65,16 +65,16 @@ def recognise(file: BinaryIO) -> tuple[str | None, int]:
     """
     start, head = 0, _read(file, 0, HEAD_BYTES)
     if not head:
-        raise AudioError("the file is empty")
+        raise AudioError("the file is empty", NO_AUDIO)
     if head.startswith(APPLE_DOUBLE):
-        raise AudioError("an AppleDouble file, in which macOS keeps metadata: it holds no audio")
+        raise AudioError("an AppleDouble file, in which macOS keeps metadata", NO_AUDIO)
     for _ in range(MOST_ID3_TAGS):
         if not (length := mpeg.id3_length(head)):
             break
         start += length
         head = _read(file, start, HEAD_BYTES)
     if start and not head.rstrip(b"\0") and not file.read(2**16).rstrip(b"\0"):
-        raise AudioError("it holds no audio, only tags")
+        raise AudioError("it holds no audio, only tags", NO_AUDIO)
     for signature, place, demuxer in SIGNATURES:
         if head[place : place + len(signature)] == signature:
             if demuxer == "mov" and not _has_index(file, start):
@@ -89,7 +89,7 @@ def recognise(file: BinaryIO) -> tuple[str | None, int]:
     if mpeg.find_frame(file, start) is not None:
         return "mp3", start
     if start:
-        raise AudioError("it holds no audio behind its ID3 tag")
+        raise AudioError("it holds no audio behind its ID3 tag", NO_AUDIO)
     return None, 0
 
 

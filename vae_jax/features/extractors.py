@@ -17,7 +17,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vae_jax.errors import UserError
-from vae_jax.features.errors import AGAIN, NEVER
+from vae_jax.features.errors import (
+    AGAIN,
+    LONG_LYRICS,
+    MISSING,
+    NEVER,
+    NO_LYRICS,
+    NO_VECTOR,
+    UNREADABLE,
+)
 from vae_jax.features.origins import WITH_LYRICS
 from vae_jax.manifest import Manifest, Track
 from vae_jax.records import layout
@@ -55,8 +63,6 @@ class Extracted:
         Length of the audio in seconds; 0 without audio.
     faults
         Why parts that the manifest names could not be used.
-    retry
-        When these are worth another try.
     decoder
         What read the audio.
     warnings
@@ -65,21 +71,21 @@ class Extracted:
 
     arrays: dict[str, np.ndarray]
     duration: float = 0.0
-    faults: tuple[str, ...] = ()
-    retry: str = NEVER
+    faults: tuple["Refused", ...] = ()
     decoder: str = ""
     warnings: tuple[str, ...] = ()
 
 
 class Refused(str):
-    """Why a track has no arrays, and when it is worth another `retry`."""
+    """Why a track has no arrays: of what `kind` that is, and when it is worth another `retry`."""
 
+    kind: str
     retry: str
 
-    def __new__(cls, reason: object, retry: str = NEVER) -> "Refused":
+    def __new__(cls, reason: object, kind: str, retry: str = NEVER) -> "Refused":
         """Say it."""
         refused = super().__new__(cls, reason)
-        refused.retry = retry
+        refused.kind, refused.retry = kind, retry
         return refused
 
 
@@ -101,16 +107,18 @@ class AudioExtractor:
         from vae_jax.features import audio
 
         if track.audio_path is None:
-            return Refused("its audio_path is empty")
+            return Refused("its audio_path is empty", MISSING)
         limit = TIME_LIMIT + self.settings.duration
         try:
             sound = _within(limit, functools.partial(self._load, track.audio_path))
         except audio.AudioError as error:
-            return Refused(error, error.retry)
+            return Refused(error, error.kind, error.retry)
         except OSError as error:
             # A file that comes later is noticed by itself: its state is another one then.
-            retry = NEVER if isinstance(error, FileNotFoundError) else AGAIN
-            return Refused(f"cannot read {track.audio_path}: {error.strerror or error}", retry)
+            is_missing = isinstance(error, FileNotFoundError)
+            kind, retry = (MISSING, NEVER) if is_missing else (UNREADABLE, AGAIN)
+            reason = f"cannot read {track.audio_path}: {error.strerror or error}"
+            return Refused(reason, kind, retry)
         return Extracted(
             {"features": self.feature(sound.waveform)},
             sound.duration,
@@ -143,11 +151,9 @@ class LyricsExtractor:
         try:
             vector = self.embedding.transform([track.lyrics])[0]
         except LyricsError as error:
-            return Refused(error)
+            return Refused(error, NO_LYRICS)
         characters, read = len(track.lyrics), f"the first {MAX_CHARACTERS:,} characters are read"
-        odd = (
-            [f"lyrics cut short: of {characters:,}, {read}"] if characters > MAX_CHARACTERS else []
-        )
+        odd = [f"{LONG_LYRICS}: of {characters:,}, {read}"] if characters > MAX_CHARACTERS else []
         return Extracted({"features": vector}, warnings=tuple(odd))
 
 
@@ -169,7 +175,7 @@ class EmbeddingExtractor:
         try:
             return Extracted({"features": self.file.find(track.id)})
         except VectorError as error:
-            return Refused(error)
+            return Refused(error, NO_VECTOR)
 
 
 @dataclass(frozen=True)
@@ -192,17 +198,19 @@ class HybridExtractor:
         results = {name: part(track) for name, part in self.parts.items()}
         found = {name: part for name, part in results.items() if isinstance(part, Extracted)}
         reasons = {name: part for name, part in results.items() if isinstance(part, Refused)}
-        retry = max((reason.retry for reason in reasons.values()), default=NEVER)
         if not found:
             both = f"it has neither audio ({reasons['audio']}) nor lyrics ({reasons['lyrics']})"
-            return Refused(both, retry)
+            return Refused(both, reasons["audio"].kind, reasons["audio"].retry)
         given = {"audio": track.audio_path is not None, "lyrics": bool(track.lyrics.strip())}
         flags = {f"has_{name}": np.array(name in found, np.uint8) for name in results}
         return Extracted(
             {name: part.arrays["features"] for name, part in found.items()} | flags,
             max(part.duration for part in found.values()),
-            tuple(f"no {name}: {reason}" for name, reason in reasons.items() if given[name]),
-            retry,
+            tuple(
+                Refused(f"no {name}: {reason}", reason.kind, reason.retry)
+                for name, reason in reasons.items()
+                if given[name]
+            ),
             "".join(part.decoder for part in found.values()),
             tuple(warning for part in found.values() for warning in part.warnings),
         )
