@@ -88,7 +88,7 @@ class Manifest(Sequence[Track]):
         cells: dict[str, Any] = {name: values[row] for name, values in self.columns.items()}
         if isinstance(row, slice):
             return replace(self, ids=self.ids[row], columns=cells)
-        audio_path = _resolve(urls.parent(self.path), cells.pop("audio_path", ""))
+        audio_path = resolve(urls.parent(self.path), cells.pop("audio_path", ""))
         return Track(self.ids[row], audio_path, cells.pop("lyrics", ""), cells)
 
     def column(self, name: str, ids: Sequence[str]) -> list[str]:
@@ -146,6 +146,23 @@ def read(
 def as_id(text: str) -> str:
     """Return a text as an id may be: on one line, not too long, without control characters."""
     return _CONTROL.sub(" ", text).strip()[-MAX_ID:].strip()
+
+
+def resolve(folder: Location, cell: str) -> Location | None:
+    """Resolve a location: a URL or absolute, or relative to the manifest, or else to here.
+
+    A name is taken as it is written, if there is such a file, and otherwise without the spaces
+    around it, or with its accents composed or decomposed.
+    """
+    if not cell.strip():
+        return None
+    for name in _spellings(cell):
+        beside = urls.join(folder, name)
+        if not isinstance(beside, Path) or os.path.exists(beside):
+            return beside
+        if os.path.exists(name):
+            return Path(name)
+    return urls.join(folder, _spellings(cell.strip())[0])
 
 
 def _lines(path: Location, file: TextIO) -> Iterator[str]:
@@ -293,23 +310,6 @@ def _keeper(name: str) -> Callable[[str], str]:
 
 def _quoted(name: str) -> str:
     return repr(name[:50])
-
-
-def _resolve(folder: Location, cell: str) -> Location | None:
-    """Resolve a location: a URL or absolute, or relative to the manifest, or else to here.
-
-    A name is taken as it is written, if there is such a file, and otherwise without the spaces
-    around it, or with its accents composed or decomposed.
-    """
-    if not cell.strip():
-        return None
-    for name in _spellings(cell):
-        beside = urls.join(folder, name)
-        if not isinstance(beside, Path) or os.path.exists(beside):
-            return beside
-        if os.path.exists(name):
-            return Path(name)
-    return urls.join(folder, _spellings(cell.strip())[0])
 
 
 def _spellings(cell: str) -> list[str]:

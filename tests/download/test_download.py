@@ -1014,6 +1014,69 @@ def test_a_folder_that_is_missing_or_without_music_is_an_error(tmp_path: Path) -
         read_folder(tmp_path)
 
 
+# Playlists and tables
+
+
+def test_a_playlist_s_files_are_read_in_its_order_however_they_are_named(tmp_path: Path) -> None:
+    names = ["b.wav", "sub/Zoé 1.flac", "a.wav", "sub/c d.wav"]
+    for name in names:
+        write_sound(tmp_path / "music" / name)
+    write_sound(tmp_path / "outside.wav")
+    uri = (tmp_path / "music/sub/c d.wav").as_uri().replace("file://", "file://localhost")
+    entries = [
+        "#EXTM3U",
+        "#EXTINF:1,B",
+        "b.wav",
+        "",
+        "sub\\Zoé 1.flac",
+        str(tmp_path / "music/a.wav"),
+    ]
+    entries += [uri, "b.wav", "../outside.wav", "gone.wav", "https://example.org/radio"]
+    for suffix, encoding in (("m3u", "cp1252"), ("m3u8", "utf-8-sig")):
+        path = tmp_path / f"music/list.{suffix}"
+        path.write_bytes("\r\n".join(entries).encode(encoding))
+        assert command.main(["m3u", str(path), "--output", str(tmp_path / "list.csv")]) == 0
+        read = manifest.read(tmp_path / "list.csv")
+        expected = [tmp_path / "music" / name for name in names] + [tmp_path / "outside.wav"]
+        assert [track.audio_path.resolve() for track in read] == expected
+        assert read.ids[:4] == ["b", "sub/Zoé 1", "a", "sub/c d"]
+        skipped = files.read_csv(tmp_path / "list.skipped.csv")
+        assert [row["kind"] for row in skipped] == ["missing", "stream"]
+
+
+@pytest.mark.parametrize("name", ["gone.m3u", "empty.m3u"])
+def test_a_playlist_that_is_missing_or_names_nothing_is_one_clear_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "empty.m3u").write_text("#EXTM3U\n")
+    assert command.main(["m3u", str(tmp_path / name), "--output", str(tmp_path / "x.csv")]) == 1
+    assert "vae_jax: " in capsys.readouterr().err
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_a_table_s_columns_are_renamed_and_its_paths_stay_true(tmp_path: Path) -> None:
+    write_sound(tmp_path / "music/My Song.wav")
+    uri = (tmp_path / "music/My Song.wav").as_uri()
+    table = tmp_path / "music/export.csv"
+    table.write_text(
+        "sep=;\nTrackId;Location;My Genre;BPM;lyrics\n"
+        f'7;{uri};Rock;120;"one\n;two"\n8;My Song.wav;Jazz;;\n9;gs://bucket/x.mp3;;;\n'
+    )
+    columns = ["id=TrackId", "audio_path=Location", "genre=My Genre"]
+    output = tmp_path / "out/metadata.csv"
+    assert command.main(["csv", str(table), "--output", str(output), "--column", *columns]) == 0
+    read = manifest.read(output)
+    assert [track.audio_path for track in read] == [
+        *[tmp_path / "music/My Song.wav"] * 2,
+        "gs://bucket/x.mp3",
+    ]
+    assert read[0].lyrics == "one\n;two"
+    assert read[0].columns == {"language": "", "genre": "Rock", "label": "Rock", "BPM": "120"}
+    assert command.main(["csv", str(table), "--output", str(output), "--column", "id=Nope"]) == 1
+    with pytest.raises(SystemExit):
+        command.main(["csv", str(table), "--column", "id"])
+
+
 # The command line
 
 
@@ -1046,7 +1109,9 @@ def test_help_is_quick_and_loads_no_source(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert all(source in result.stdout for source in ("jamendolyrics", "mtg_jamendo", "kaggle"))
+    assert all(
+        source in result.stdout for source in ("jamendolyrics", "mtg_jamendo", "kaggle", "m3u")
+    )
 
 
 def test_an_unknown_source_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
