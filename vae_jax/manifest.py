@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO, overload
 
 from vae_jax.errors import UserError
+from vae_jax.labels import Folding, fold
 from vae_jax.storage import files, urls
 from vae_jax.storage.urls import Location
 
@@ -95,6 +96,15 @@ class Manifest(Sequence[Track]):
         """Return a column's values for `ids`; missing columns and values are empty strings."""
         values = dict(zip(self.ids, self.columns.get(name, ()), strict=False))
         return [values.get(id_, "") for id_ in ids]
+
+    def labels(self, name: str, ids: Sequence[str]) -> list[str]:
+        """Return a column's values as labels (see `vae_jax.labels`): those that are one, alike."""
+        meant = self.folding(name).labels
+        return [meant.get(cell, "") for cell in self.column(name, ids)]
+
+    def folding(self, name: str) -> Folding:
+        """Return what the cells of a column stand for."""
+        return fold(self.columns.get(name, ()), name)
 
 
 def read(

@@ -13,9 +13,10 @@ from typing import Any, BinaryIO
 
 from absl import logging
 
+from vae_jax.entities import unescape
 from vae_jax.features import containers
 from vae_jax.features.errors import DAMAGED, NO_AUDIO, UNSUPPORTED, AudioError
-from vae_jax.features.lyrics_text import has_words, unescape, without_stamps
+from vae_jax.features.lyrics_text import has_words, without_stamps
 
 SIDECARS = (".lrc", ".txt")
 MAX_LYRICS = 1 << 20  # bytes of a sidecar; a larger file is no song's lyrics

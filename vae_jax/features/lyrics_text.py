@@ -4,11 +4,12 @@ The lyrics of real collections come from tags, lyrics sites, karaoke files and c
 the markup of each; and where there are none, a word such as "nan" may say so.
 """
 
-import html
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
+
+from vae_jax.entities import unescape
 
 MAX_CHARACTERS = 50_000  # of one song's lyrics; the rest is not read
 MAX_LINE = 1_000  # characters; longer lines are cut, since normalising takes quadratic time
@@ -74,14 +75,6 @@ def has_words(text: str) -> bool:
         return bool(clean(text))
     except LyricsError:
         return False
-
-
-def unescape(text: str) -> str:
-    """Replace the entities of HTML by what they stand for, also those that were escaped twice."""
-    for _ in range(2):
-        if "&" in text:
-            text = _ENTITY.sub(lambda entity: html.unescape(entity[0]), text)
-    return text
 
 
 def without_stamps(text: str) -> str:
@@ -180,7 +173,6 @@ _MISSING = re.compile(
     r"|歌詞なし|インスト(?:ゥルメンタル)?"
     r"|(?:此歌曲为没有填词的)?(?:纯音乐 ?(?:请您?欣赏)?|純音樂 ?(?:請您?欣賞)?)|暂无歌词|暫無歌詞"
 )
-_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,30});")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\r\\n|\\[nrt]")
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _LINE_TAG = re.compile(r"</?(?:br|p|div|li|tr|h[1-6])(?:\s[^<>]{0,300}|/)?>", re.I)

@@ -72,7 +72,13 @@ def update(run: Run) -> bool:
         hashes(inputs, "cluster"),
         [files.sha256(path) if path.exists() else None for path in optional],
         [*(config[key] for key in ("visualize", "seed")), run.baselines],
-        [run.manifest.ids, *map(run.manifest.columns.get, config["visualize"]["color_by"])],
+        [
+            run.manifest.ids,
+            *(
+                run.manifest.labels(name, run.manifest.ids)
+                for name in config["visualize"]["color_by"]
+            ),
+        ],
     ]
 
     return unless_up_to_date(run, "visualize", made_from, lambda: visualize(run))
@@ -180,7 +186,7 @@ def _color_columns(
     """Return the columns that tell tracks apart, each once: label and genre are often equal."""
     chosen: dict[str, list[str]] = {}
     for column in columns:
-        values = manifest.column(column, ids)
+        values = manifest.labels(column, ids)
         if len({*values} - {""}) >= 2 and values not in chosen.values():
             chosen[column] = values
     return chosen
