@@ -585,6 +585,22 @@ def test_a_cut_file_that_ffmpeg_reads_is_as_long_as_what_is_there(tmp_path, suff
 
 
 @needs_ffmpeg
+@pytest.mark.parametrize("suffix", ["ogg", "opus", "caf", "wma"])
+def test_a_cut_file_that_does_not_say_its_length_is_known_by_its_end(tmp_path, suffix):
+    path = convert(write_music(tmp_path / "a.wav", 6.0, 48000), tmp_path / f"a.{suffix}")
+    assert load(path).warnings == ()
+    with open(path, "ab") as file:
+        file.write(b"TAG" + bytes(125))
+    assert load(path).warnings == ()
+    os.truncate(path, (path.stat().st_size - 128) * 2 // 3)
+    result = load(path, duration=2.0)
+    assert result.warnings == ("cut: the file ends in the midst of its sound",)
+    assert load(path, duration=10.0).duration < 5
+    with pytest.raises(AudioError, match="cut: "):
+        load(path, refuse_truncated=True)
+
+
+@needs_ffmpeg
 def test_without_ffmpeg_what_needs_it_says_so_and_may_be_tried_again(tmp_path, monkeypatch):
     path = convert(write_music(tmp_path / "a.wav", 2.0), tmp_path / "a.m4a")
     monkeypatch.setenv("PATH", "")

@@ -21,6 +21,7 @@ from vae_jax.features import containers, mpeg
 from vae_jax.features.errors import (
     ANTIPHASE,
     CUT,
+    ENDS_EARLY,
     MISSING,
     NO_AUDIO,
     READABLE,
@@ -125,6 +126,7 @@ def load(
     try:
         with _opened(Path(path)) as file:
             decoded = _decode(file, wanted, Path(path).suffix.lower())
+            decoded = replace(decoded, is_cut=containers.is_cut(file))
         warnings = _check(decoded, min_duration, refuse_truncated)
         parts = [_resample(mono, decoded.rate, sample_rate) for mono in decoded.sound]
     except MemoryError as error:
@@ -152,6 +154,7 @@ class _Decoded:
     promised: float | None
     decoder: str
     channel: int | None = None  # if the mean of all is silent, as in antiphase
+    is_cut: bool = False
 
 
 @contextmanager
@@ -284,8 +287,10 @@ def _check(decoded: _Decoded, min_duration: float, refuse_truncated: bool) -> tu
     warnings, seconds = [], decoded.total / decoded.rate
     if decoded.promised is not None and seconds < decoded.promised - TRUNCATION_TOLERANCE:
         warnings.append(f"{CUT}: {seconds:.1f} of {decoded.promised:.1f} s")
-        if refuse_truncated:
-            raise AudioError(warnings[0])
+    elif decoded.is_cut:
+        warnings.append(f"{ENDS_EARLY}: the file ends in the midst of its sound")
+    if warnings and refuse_truncated:
+        raise AudioError(warnings[0])
     if decoded.channel is not None:
         warnings.append(f"{ANTIPHASE}: of them, number {decoded.channel + 1} is used")
     return tuple(warnings)

@@ -11,7 +11,8 @@ MISSING, UNREADABLE, MACHINE, NO_DECODER = "missing", "unreadable", "machine", "
 NO_AUDIO, DAMAGED, UNSUPPORTED = "no audio", "damaged", "unsupported"
 TOO_SHORT, SILENT, NO_LYRICS, NO_VECTOR = "too short", "silent", "no lyrics", "no vector"
 # Kinds of warnings, each of which begins with its kind.
-CUT, ANTIPHASE, LONG_LYRICS = "shorter than its header", "its channels cancel out", "lyrics cut"
+CUT, ENDS_EARLY, ANTIPHASE = "shorter than its header", "cut", "its channels cancel out"
+LONG_LYRICS = "lyrics cut"
 
 REMEDIES = {
     MISSING: "correct audio_path, or bring the file back",
@@ -26,6 +27,7 @@ REMEDIES = {
     NO_LYRICS: "fill in the lyrics, or leave the cell empty",
     NO_VECTOR: "add the track to the file of vectors",
     CUT: "copy or fetch the file again",
+    ENDS_EARLY: "copy or fetch the file again",
     ANTIPHASE: "invert one channel, so that both are heard",
     LONG_LYRICS: "see whether the cell holds the lyrics of one song",
 }
