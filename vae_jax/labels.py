@@ -42,7 +42,7 @@ class Folding:
         for cell, label in self.labels.items():
             if not cell or cell == label:
                 continue
-            values = _values(cell)
+            values = values_of(cell)
             kind = "several values" if len(values) > 1 else "spelling" if values else "missing"
             yield cell, label, kind
 
@@ -65,7 +65,7 @@ def fold(cells: Iterable[str], column: str = "") -> Folding:
         The column's name. Languages are told by it, or by all cells being languages.
     """
     counts = Counter(cells)
-    firsts = {cell: next(iter(_values(cell)), "") for cell in counts}
+    firsts = {cell: next(iter(values_of(cell)), "") for cell in counts}
     codes = {first: languages.code(first) for first in filter(None, firsts.values())}
     if column.casefold() in LANGUAGE or all(codes.values()):
         keys = {first: code or _key(first) for first, code in codes.items()}
@@ -80,7 +80,7 @@ def fold(cells: Iterable[str], column: str = "") -> Folding:
     return Folding(labels, counts)
 
 
-def _values(cell: str) -> list[str]:
+def values_of(cell: str) -> list[str]:
     """Return the values of a cell, without those that stand for none."""
     values = [" ".join(part.split()) for part in SEPARATORS.split(unescape(cell))]
     return [value for value in values if value and value.casefold() not in MISSING]

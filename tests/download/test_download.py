@@ -922,6 +922,7 @@ def test_what_decodes_is_imported_whatever_its_kind_and_what_does_not_is_left_ou
     if shutil.which("ffmpeg") is None:
         pytest.skip("needs ffmpeg")
     write_sound(tmp_path / "x.wav")
+    write_sound(tmp_path / "x.mp3")
     kinds = ["webm", "m4b", "mka", "caf", "w64", "mp2", "wma", "ac3", "mov"]
     for kind in kinds:
         options = ["-c:a", "aac"] if kind in ("m4b", "mov") else []
@@ -935,12 +936,15 @@ def test_what_decodes_is_imported_whatever_its_kind_and_what_does_not_is_left_ou
     whole = (tmp_path / "x.m4b").read_bytes()
     (tmp_path / "never closed.m4a").write_bytes(whole.replace(b"moov", b"mooX"))
     tags_alone = b"ID3\4\0\0\0\0\0\4abcd" + bytes(100)
+    header_alone = tags_alone[:14] + (tmp_path / "x.mp3").read_bytes()[:417]
+    (tmp_path / "header.mp3").write_bytes(header_alone)
+    (tmp_path / "x.mp3").unlink()
     (tmp_path / "tags.mp3").write_bytes(tags_alone)
     read = read_folder(tmp_path)
     assert [track.id for track in read] == sorted(f"x.{kind}" for kind in [*kinds, "wav"])
     left_out = files.read_csv(tmp_path / "metadata.skipped.csv")
     names = [Path(row["path"]).name for row in left_out]
-    assert sorted(names) == ["film.mp4", "never closed.m4a", "tags.mp3"]
+    assert sorted(names) == ["film.mp4", "header.mp3", "never closed.m4a", "tags.mp3"]
 
 
 def test_names_that_differ_in_spaces_and_control_characters_alone_are_all_read(

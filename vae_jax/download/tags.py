@@ -1,4 +1,4 @@
-"""What a music file tells of itself: tags by mutagen, and the lyrics beside it; nothing is decoded.
+"""What a music file tells of itself: tags by mutagen, and the lyrics beside it.
 
 Lyrics come from a `.txt` or `.lrc` file beside the song (someone put it there on purpose), else
 from the tags: USLT, SYLT and TXXX in ID3 (mp3, wav, aiff), `©lyr` in MP4, LYRICS or UNSYNCEDLYRICS
@@ -14,11 +14,12 @@ from typing import Any, BinaryIO
 from absl import logging
 
 from vae_jax.entities import unescape
-from vae_jax.features import containers
+from vae_jax.features import containers, mpeg
 from vae_jax.features.errors import DAMAGED, NO_AUDIO, UNSUPPORTED, AudioError
 from vae_jax.features.lyrics_text import has_words, without_stamps
 
 SIDECARS = (".lrc", ".txt")
+SHORTEST = 0.1  # s; what seems to be shorter is asked of the decoder
 MAX_LYRICS = 1 << 20  # bytes of a sidecar; a larger file is no song's lyrics
 EXTRA = ("title", "artist", "album", "date", "track_number", "duration")
 # The names of a column in each kind of tag, in small letters and digits alone: ID3; MP4; Vorbis
@@ -43,7 +44,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 def read(file: Path) -> dict[str, str]:
     """Return the columns that a file and what lies beside it tell, as text.
 
-    `duration` is in seconds, as the header says.
+    `duration` is in seconds, as the header says, or by the count of its frames.
 
     Raises
     ------
@@ -86,7 +87,8 @@ def _tags(file: Path) -> tuple[dict[str, list[str]], float]:
     import mutagen
 
     with open(file, "rb", buffering=0) as content:
-        demuxer, _ = containers.recognise(content)
+        demuxer, start = containers.recognise(content)
+        frames = mpeg.examine(content, start) if demuxer == "mp3" else None
         found = dict(_info(content)) if demuxer == "wav" else {}
     try:
         audio = mutagen.File(file)  # None if it knows no such kind, which is an error below
@@ -98,21 +100,26 @@ def _tags(file: Path) -> tuple[dict[str, list[str]], float]:
     codec = getattr(getattr(audio, "info", None), "codec", "")
     if "drm" in codec:
         raise AudioError("it is protected (DRM)", UNSUPPORTED)
-    if audio is None or demuxer is None or (demuxer == "mov" and not codec):  # a film may be silent
+    seconds = float(getattr(getattr(audio, "info", None), "length", 0))
+    if frames:  # mutagen would guess
+        seconds = frames.frames * frames.frame.samples / frames.frame.rate
+    is_silent_film = demuxer == "mov" and not codec
+    if seconds < SHORTEST or demuxer is None or is_silent_film:
         return found, _length(file, demuxer)
-    is_guess = demuxer == "mp3" and not getattr(audio.info, "bitrate_mode", 1)
-    return found, 0.0 if is_guess else float(getattr(audio.info, "length", 0))
+    return found, seconds
 
 
 def _length(file: Path, demuxer: str | None) -> float:
-    """Return the length of a file that mutagen does not know; raise if no decoder reads it."""
+    """Return the length of a file of which mutagen knows none; raise if no decoder reads it."""
     import soundfile
 
     from vae_jax.features import audio
 
     try:
         with open(file, "rb") as content:  # libsndfile does not take the longest names
-            return float(soundfile.info(content).duration)
+            seconds = float(soundfile.info(content).duration)
+        if seconds >= SHORTEST:
+            return seconds
     except soundfile.LibsndfileError as error:
         if demuxer is None:
             raise AudioError("no kind of audio that is known", NO_AUDIO) from error
