@@ -66,16 +66,16 @@ def fold(cells: Iterable[str], column: str = "") -> Folding:
     """
     counts = Counter(cells)
     firsts = {cell: next(iter(values_of(cell)), "") for cell in counts}
-    codes = {first: languages.code(first) for first in filter(None, firsts.values())}
-    if column.casefold() in LANGUAGE or all(codes.values()):
-        keys = {first: code or _key(first) for first, code in codes.items()}
-    else:
-        keys = {first: _key(first) for first in codes}
-    spellings: dict[str, Counter[str]] = {}
+    rows = dict.fromkeys(filter(None, firsts.values()), 0)  # of each first value
     for cell, first in firsts.items():
         if first:
-            spellings.setdefault(keys[first], Counter())[first] += counts[cell]
-    shown = {key: found.most_common(1)[0][0] for key, found in spellings.items()}
+            rows[first] += counts[cell]
+    are_languages = column.casefold() in LANGUAGE or all(map(languages.code, rows))
+    keys = {value: (are_languages and languages.code(value)) or _key(value) for value in rows}
+    shown: dict[str, str] = {}
+    for value, key in keys.items():
+        if key not in shown or rows[value] > rows[shown[key]]:
+            shown[key] = value
     labels = {cell: shown[keys[first]] if first else "" for cell, first in firsts.items()}
     return Folding(labels, counts)
 
