@@ -146,5 +146,9 @@ def _has_index(file: BinaryIO, start: int) -> bool:
 
 
 def _read(file: BinaryIO, start: int, count: int) -> bytes:
-    file.seek(start)
+    """Read from anywhere, also where a damaged header points to: nothing is there."""
+    try:
+        file.seek(start)
+    except (OSError, OverflowError):
+        return b""
     return file.read(count)
