@@ -142,6 +142,8 @@ def _texts(tags: Any) -> Iterator[tuple[str, str]]:
     for name in tags.keys():  # noqa: SIM118 (not every kind can be iterated)
         value = tags[name]
         for one in value if isinstance(value, list) else [value]:
+            if type(one).__name__.endswith(("ByteArrayAttribute", "BinaryValue")):  # ASF, APE
+                continue
             one = one[0] if isinstance(one, tuple) and one else one  # MP4: (track, of how many)
             yield name.rpartition(":")[2].removeprefix("WM/"), _text(one)
 

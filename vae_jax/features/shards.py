@@ -80,7 +80,9 @@ class Oddity:
     @classmethod
     def of(cls, track: Track, warning: str) -> "Oddity":
         """Describe what is odd about a track."""
-        return cls(track.id, str(track.audio_path or ""), warning, REMEDIES[kind_of(warning)])
+        return cls(
+            track.id, str(track.audio_path or ""), warning, REMEDIES.get(kind_of(warning), "")
+        )
 
 
 @dataclass(frozen=True)
