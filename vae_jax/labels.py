@@ -46,6 +46,13 @@ class Folding:
             kind = "several values" if len(values) > 1 else "spelling" if values else "missing"
             yield cell, label, kind
 
+    def told(self) -> str:
+        """Say how many rows do not say just their label, by kind; empty if all do."""
+        kinds = Counter[str]()
+        for cell, _, kind in self.changed():
+            kinds[kind] += self.counts[cell]
+        return ", ".join(f"{kind} of {count} tracks" for kind, count in kinds.most_common())
+
     def alike(self) -> list[tuple[str, str]]:
         """Return pairs of labels that may be one; the caller should name them."""
         names = list(dict.fromkeys(filter(None, self.labels.values())))

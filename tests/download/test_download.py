@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.audio_files import forge_flac_length
 from tests.hub_server import COMMIT, HubServer
 from vae_jax import manifest
 from vae_jax.download import __main__ as command
@@ -945,6 +946,18 @@ def test_what_decodes_is_imported_whatever_its_kind_and_what_does_not_is_left_ou
     left_out = files.read_csv(tmp_path / "metadata.skipped.csv")
     names = [Path(row["path"]).name for row in left_out]
     assert sorted(names) == ["film.mp4", "header.mp3", "never closed.m4a", "tags.mp3"]
+
+
+def test_a_length_that_the_header_does_not_tell_stays_empty_or_is_counted(tmp_path: Path) -> None:
+    write_sound(tmp_path / "piped.flac")
+    forge_flac_length(tmp_path / "piped.flac", 0)
+    write_sound(tmp_path / "whole.mp3")
+    content = (tmp_path / "whole.mp3").read_bytes()
+    (tmp_path / "bare.mp3").write_bytes(content[417 if b"Xing" in content[:417] else 0 :] * 3)
+    read = read_folder(tmp_path)
+    lengths = dict(zip(read.ids, read.column("duration", read.ids), strict=True))
+    assert lengths["piped"] == ""
+    assert 0.2 < float(lengths["bare"]) < 0.8
 
 
 def test_names_that_differ_in_spaces_and_control_characters_alone_are_all_read(

@@ -20,6 +20,7 @@ from vae_jax.features.lyrics_text import has_words, without_stamps
 
 SIDECARS = (".lrc", ".txt")
 SHORTEST = 0.1  # s; what seems to be shorter is asked of the decoder
+LONGEST = 2**32  # s; a file that was written to a pipe claims more
 MAX_LYRICS = 1 << 20  # bytes of a sidecar; a larger file is no song's lyrics
 EXTRA = ("title", "artist", "album", "date", "track_number", "duration")
 # The names of a column in each kind of tag, in small letters and digits alone: ID3; MP4; Vorbis
@@ -97,7 +98,7 @@ def _tags(file: Path) -> tuple[dict[str, list[str]], float]:
             found.setdefault(re.sub(r"[^a-z0-9©]", "", name.lower()), []).extend(values)
     except Exception:  # mutagen's own errors and, on damaged files, many others
         audio = None
-    codec = getattr(getattr(audio, "info", None), "codec", "")
+    codec = str(getattr(getattr(audio, "info", None), "codec", ""))
     if "drm" in codec:
         raise AudioError("it is protected (DRM)", UNSUPPORTED)
     seconds = float(getattr(getattr(audio, "info", None), "length", 0))
@@ -118,7 +119,7 @@ def _length(file: Path, demuxer: str | None) -> float:
     try:
         with open(file, "rb") as content:  # libsndfile does not take the longest names
             seconds = float(soundfile.info(content).duration)
-        if seconds >= SHORTEST:
+        if SHORTEST <= seconds < LONGEST:
             return seconds
     except soundfile.LibsndfileError as error:
         if demuxer is None:

@@ -7,7 +7,6 @@ is clustered from every start. The components of its own mixture are merged into
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -260,11 +259,7 @@ def _write_labels(path: Path, manifest: Manifest, name: str) -> None:
         for one, other in folding.alike()
     ]
     files.write_csv(path, columns, (dict(zip(columns, r, strict=True)) for r in changed + alike))
-    kinds = Counter[str]()
-    for *_, tracks, kind in changed:
-        kinds[kind] += tracks
-    if kinds:
-        told = ", ".join(f"{kind} of {tracks} tracks" for kind, tracks in kinds.most_common())
+    if told := folding.told():
         logging.info("labels: folded in %r: %s; %s lists them", name, told, path)
     for _, other, one, *_ in alike[:MOST_NAMED]:
         logging.warning(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 from matplotlib.figure import Figure
 
 from vae_jax import config as config_lib
@@ -109,6 +110,9 @@ def visualize(run: Run) -> list[Path]:
             todo |= method_plots
             progress.update(done)
     todo |= _model_plots(outdir, methods[0])
+    for column in sorted({*run.config.visualize.color_by} - {run.config.cluster.label}):
+        if told := manifest.folding(column).told():  # the label's are listed with the scores
+            logging.info("labels: folded in %r: %s", column, told)
     with Progress("plots", len(todo), "plots") as progress:
         for done, (name, draw) in enumerate(todo.items(), 1):
             path = outdir / FOLDER / f"{name}.png"
