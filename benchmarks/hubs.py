@@ -23,7 +23,7 @@ def main(folders: list[str]) -> None:
     print("|---|---|---|---|---|---|")
     for folder in folders:
         run = vae_jax.load(folder)
-        artists = np.array(run.manifest.column("artist", run.ids))
+        artists = np.array(run.manifest.labels("artist", run.ids))
         for method, name in run.made_with["embeddings"].items():
             points = np.concatenate([*Latents(run.outdir / name).chunks()])
             for measure in ("distance", "mutual"):

@@ -65,7 +65,7 @@ def _scores(
         if space == "pca" and run.config.model.name == "multimodal":
             points = [linear(run, seed) for seed in range(num_seeds)]
         for label in LABELS:
-            classes = np.array(tracks.column(label, ids.tolist()))
+            classes = np.array(tracks.labels(label, ids.tolist()))
             k = len({*classes} - {""})
             for row in quality.score(space, points, points[0], classes, classes, k).rows:
                 counts = {"n": int((classes != "").sum()), "k": k}

@@ -88,8 +88,8 @@ def main(path: str, label: str, outdir: Path, num_seeds: int) -> str:
     if k < 2:
         raise UserError(f"{path}: column {label!r} has {k} labels, but comparing needs 2 or more.")
     ids, spaces = _embed(path, outdir, num_seeds, with_lyrics)
-    classes = np.array(tracks.column(label, ids.tolist()))
-    artists = np.array(tracks.column("artist", ids.tolist()))
+    classes = np.array(tracks.labels(label, ids.tolist()))
+    artists = np.array(tracks.labels("artist", ids.tolist()))
     methods = {
         name: score(name, points, spaces["raw"][0], classes, artists, k)
         for name, points in spaces.items()

@@ -1,6 +1,7 @@
 import contextlib
 import csv
 import io
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from vae_jax import manifest
 from vae_jax.errors import UserError
+from vae_jax.storage import files
 
 
 def write(tmp_path: Path, content: str | bytes) -> Path:
@@ -119,6 +121,67 @@ def test_a_missing_required_column_is_named(tmp_path):
 def test_an_unreadable_manifest_is_a_user_error(tmp_path, name):
     with pytest.raises(UserError, match=r"config\.manifest"):
         manifest.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["My Song.mp3", " lead.mp3", "trail.mp3 ", "100% é #1?.mp3", "a\nb\tc.mp3", "Song: One.mp3"]
+    + [unicodedata.normalize(form, "Zoé Ångström.mp3") for form in ("NFC", "NFD")],
+)
+def test_a_file_is_found_by_any_spelling_of_its_name(tmp_path, name):
+    audio = tmp_path / "music" / name
+    audio.parent.mkdir()
+    audio.touch()
+    uri = audio.absolute().as_uri()
+    spellings = [
+        *(f"music/{name}", str(audio), uri, uri.replace("file://", "file://localhost")),
+        *(uri.replace("file://", "file:"), f"file://{audio}"),
+        *(unicodedata.normalize(form, f"music/{name}") for form in ("NFC", "NFD")),
+    ]
+    if name == name.strip():
+        spellings += [f" music/{name}", f"music/{name} "]
+    rows = [{"id": f"{row}", "audio_path": text} for row, text in enumerate(spellings)]
+    files.write_csv(tmp_path / "metadata.csv", ("id", "audio_path"), rows)
+    read = manifest.read(tmp_path / "metadata.csv")
+    assert [track.audio_path for track in read] == [audio] * len(spellings)
+
+
+def test_of_two_files_whose_names_differ_in_spaces_alone_the_one_that_is_named_is_taken(tmp_path):
+    for name in ("a.mp3", " a.mp3"):
+        (tmp_path / name).touch()
+    read = manifest.read(write(tmp_path, "id,audio_path\na,a.mp3\nb, a.mp3\nc,  a.mp3\nd,  \n"))
+    names = [track.audio_path and track.audio_path.name for track in read]
+    assert names == ["a.mp3", " a.mp3", "a.mp3", None]
+
+
+def test_a_name_that_no_file_system_allows_is_a_missing_file(tmp_path):
+    read = manifest.read(write(tmp_path, f"id,audio_path\na,{'x' * 5000}\n"))
+    assert read[0].audio_path == tmp_path / ("x" * 5000)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["id,label,\na,x\n", "id,label,,\na,x,\n", "id,label\na,x,,\n", "id;label;\na;x\n"],
+)
+def test_commas_too_many_at_the_ends_of_lines_do_not_matter(tmp_path, content):
+    read = manifest.read(write(tmp_path, content))
+    assert [track.columns for track in read] == [{"label": "x"}]
+
+
+def test_a_file_without_ids_is_refused_with_its_columns_by_their_names(tmp_path):
+    with pytest.raises(UserError, match=r"it has 'TrackId', 'Name'.*--column id=NAME"):
+        manifest.read(write(tmp_path, "TrackId;Name\na;x\n"))
+
+
+def test_columns_are_renamed(tmp_path):
+    path = write(tmp_path, "TrackId;id;Genre\na;7;rock\n")
+    with pytest.raises(UserError, match="names the column 'id' twice"):
+        manifest.read(path, renamed={"TrackId": "id"})
+    path = write(tmp_path, "TrackId;Genre\na;rock\n")
+    read = manifest.read(path, renamed={"TrackId": "id", "Genre": "genre"})
+    assert (list(read.ids), read[0].columns) == (["a"], {"genre": "rock"})
+    with pytest.raises(UserError, match="no column 'Nope'"):
+        manifest.read(path, renamed={"Nope": "id"})
 
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=40)

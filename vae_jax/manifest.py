@@ -8,6 +8,8 @@ import csv
 import itertools
 import os
 import re
+import unicodedata
+import urllib.parse
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any, TextIO, overload
 
 from vae_jax.errors import UserError
+from vae_jax.labels import Folding, fold
 from vae_jax.storage import files, urls
 from vae_jax.storage.urls import Location
 
@@ -24,6 +27,7 @@ MAX_ID = 1000  # characters; every array of ids takes the longest id's memory fo
 MAX_SHARED = 10_000  # values that rows share; a column with more has mostly unique ones
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # what spreadsheets write
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
+_FILE_URI = re.compile(r"file:(?://(?:localhost)?)?(/[^\0]*)", re.I)
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ class Manifest(Sequence[Track]):
     ids
         The ids of all tracks.
     columns
-        The cells of each other column, by name. Those of `audio_path` are as written in the file,
-        those of `lyrics` are whole, and all others are stripped.
+        The cells of each other column, by name. Those of `audio_path` and `lyrics` are as written
+        in the file, and all others are stripped.
     """
 
     path: Location
@@ -85,7 +89,7 @@ class Manifest(Sequence[Track]):
         cells: dict[str, Any] = {name: values[row] for name, values in self.columns.items()}
         if isinstance(row, slice):
             return replace(self, ids=self.ids[row], columns=cells)
-        audio_path = _resolve(urls.parent(self.path), cells.pop("audio_path", ""))
+        audio_path = resolve(urls.parent(self.path), cells.pop("audio_path", ""))
         return Track(self.ids[row], audio_path, cells.pop("lyrics", ""), cells)
 
     def column(self, name: str, ids: Sequence[str]) -> list[str]:
@@ -93,8 +97,19 @@ class Manifest(Sequence[Track]):
         values = dict(zip(self.ids, self.columns.get(name, ()), strict=False))
         return [values.get(id_, "") for id_ in ids]
 
+    def labels(self, name: str, ids: Sequence[str]) -> list[str]:
+        """Return a column's values as labels (see `vae_jax.labels`): those that are one, alike."""
+        meant = self.folding(name).labels
+        return [meant.get(cell, "") for cell in self.column(name, ids)]
 
-def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
+    def folding(self, name: str) -> Folding:
+        """Return what the cells of a column stand for."""
+        return fold(self.columns.get(name, ()), name)
+
+
+def read(
+    path: str | os.PathLike, requires: Sequence[str] = (), renamed: Mapping[str, str] | None = None
+) -> Manifest:
     """Read and check a manifest.
 
     Parameters
@@ -104,6 +119,8 @@ def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
         are separated by commas, semicolons or tabs. Columns without a name are ignored.
     requires
         Columns that must exist beside `id`.
+    renamed
+        What columns are called instead, by their names in the file.
 
     Raises
     ------
@@ -115,9 +132,11 @@ def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
     path = urls.location(path)
     try:
         with urls.local(path) as local, open(local, encoding="utf-8-sig", newline="") as file:
-            lines, separator = _separated(_lines(path, file))
+            named = renamed or {}
+            own_ids = [name for name, ours in named.items() if ours == "id"] or ["id"]
+            lines, separator = _separated(_lines(path, file), own_ids[0])
             rows = _rows(path, lines, separator)
-            header = _header(path, next(rows, None), requires)
+            header = _header(path, next(rows, None), requires, named)
             columns = _cells(path, header, rows, separator)
     except UnicodeDecodeError as error:
         raise UserError(
@@ -134,6 +153,28 @@ def read(path: str | os.PathLike, requires: Sequence[str] = ()) -> Manifest:
     return Manifest(path, ids, columns)
 
 
+def as_id(text: str) -> str:
+    """Return a text as an id may be: on one line, not too long, without control characters."""
+    return _CONTROL.sub(" ", text).strip()[-MAX_ID:].strip()
+
+
+def resolve(folder: Location, cell: str) -> Location | None:
+    """Resolve a location: a URL or absolute, or relative to the manifest, or else to here.
+
+    A name is taken as it is written, if there is such a file, and otherwise without the spaces
+    around it, or with its accents composed or decomposed.
+    """
+    if not cell.strip():
+        return None
+    for name in _spellings(cell):
+        beside = urls.join(folder, name)
+        if not isinstance(beside, Path) or os.path.exists(beside):
+            return beside
+        if os.path.exists(name):
+            return Path(name)
+    return urls.join(folder, _spellings(cell.strip())[0])
+
+
 def _lines(path: Location, file: TextIO) -> Iterator[str]:
     """Yield lines, but never one that would fill the memory."""
     number = 0
@@ -147,10 +188,11 @@ def _lines(path: Location, file: TextIO) -> Iterator[str]:
         yield line
 
 
-def _separated(lines: Iterator[str]) -> tuple[Iterator[str], str]:
+def _separated(lines: Iterator[str], id_name: str) -> tuple[Iterator[str], str]:
     """Return the lines, and the separator that makes `id` a cell of the first that is not blank.
 
-    A line such as `sep=;`, which Excel understands, names it instead; it is left blank.
+    A line such as `sep=;`, which Excel understands, names it instead; it is left blank. If there
+    is no such cell, it is the most frequent one.
     """
     blank, first = 0, ""
     for first in lines:
@@ -160,11 +202,12 @@ def _separated(lines: Iterator[str]) -> tuple[Iterator[str], str]:
     fitting = [
         separator
         for separator in SEPARATORS
-        if "id" in [cell.strip().strip('"') for cell in first.split(separator)]
+        if id_name in [cell.strip().strip('"') for cell in first.split(separator)]
     ]
     if named := re.fullmatch(r"sep=([,;\t])\s*", first):
         fitting, first = [named[1]], "\n"
-    return itertools.chain(itertools.repeat("\n", blank), [first], lines), [*fitting, ","][0]
+    separator = [*fitting, max(SEPARATORS, key=first.count)][0]
+    return itertools.chain(itertools.repeat("\n", blank), [first], lines), separator
 
 
 def _rows(path: Location, lines: Iterator[str], separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -187,16 +230,24 @@ def _rows(path: Location, lines: Iterator[str], separator: str) -> Iterator[tupl
 
 
 def _header(
-    path: Location, row: tuple[int, list[str]] | None, requires: Sequence[str]
+    path: Location,
+    row: tuple[int, list[str]] | None,
+    requires: Sequence[str],
+    renamed: Mapping[str, str],
 ) -> tuple[str, ...]:
     if row is None:
         raise UserError(f"{path} is empty: its first row must name the columns, id among them.")
-    columns = tuple(cell.strip() for cell in row[1])
+    cells = [cell.strip() for cell in row[1]]
+    there = f"it has {', '.join(map(_quoted, cells[:20]))}"
+    for name in renamed:
+        if name not in cells:
+            raise UserError(f"{path} has no column {name!r} ({there}).")
+    columns = tuple(renamed.get(cell, cell) for cell in cells)
     for name in ("id", *requires):
         if name not in columns:
             raise UserError(
-                f"{path} has no column {name!r} (it has {', '.join(map(_quoted, columns[:20]))}): "
-                "add one."
+                f"{path} has no column {name!r} ({there}): add one, or if it is called otherwise, "
+                f"`vae-jax download csv FILE --column {name}=NAME` renames it."
             )
     name, count = Counter(filter(None, columns)).most_common(1)[0]
     if count > 1:
@@ -215,6 +266,8 @@ def _cells(
     lines = array("q")
     keep = [(columns.get(name, nameless).append, _keeper(name)) for name in header]
     for line, cells in rows:
+        if len(cells) != len(header):
+            cells = _with_nameless(cells, header)
         if len(cells) != len(header):
             raise UserError(
                 f"{path}, line {line}: {len(cells)} cells, but the header names "
@@ -240,11 +293,20 @@ def _cells(
     return columns
 
 
+def _with_nameless(cells: list[str], header: Sequence[str]) -> list[str]:
+    """Return a row with as many empty cells at its end as the header, as far as that is all."""
+    while len(cells) > len(header) and not cells[-1].strip():
+        cells = cells[:-1]
+    if not any(header[len(cells) :]):
+        cells = cells + [""] * (len(header) - len(cells))
+    return cells
+
+
 def _keeper(name: str) -> Callable[[str], str]:
     """Return the function from a column's cell to what is kept of it."""
-    if name == "lyrics":
+    if name in ("audio_path", "lyrics"):
         return str
-    if name in ("id", "audio_path"):
+    if name == "id":
         return str.strip
     shared: dict[str, str] = {}
 
@@ -260,11 +322,11 @@ def _quoted(name: str) -> str:
     return repr(name[:50])
 
 
-def _resolve(folder: Location, audio_path: str) -> Location | None:
-    """Resolve a location: a URL or absolute, or relative to the manifest, or else to here."""
-    if not audio_path:
-        return None
-    beside = urls.join(folder, audio_path)
-    if isinstance(beside, Path) and not beside.exists() and Path(audio_path).exists():
-        return Path(audio_path)
-    return beside
+def _spellings(cell: str) -> list[str]:
+    """Return what a cell may mean, the likeliest first."""
+    names = [cell, cell.lstrip(), cell.rstrip(), cell.strip()]
+    if uri := _FILE_URI.fullmatch(cell.lstrip()):
+        names = [uri[1], uri[1].rstrip()]
+        names = [*map(urllib.parse.unquote, names), *names]
+    names += [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in names]
+    return list(dict.fromkeys(names))

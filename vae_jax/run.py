@@ -22,6 +22,7 @@ from vae_jax.storage import files, urls
 LATENTS = "latents.npz"
 CLUSTERS = "clusters.csv"
 CENTERS = "cluster_centers.npz"
+LABELS = "labels.csv"  # which cells count as another label than they say
 CLUSTERING_METRICS = "clustering_metrics.csv"
 TRAIN_METRICS = "train_metrics.jsonl"
 FAILED = "failed.csv"

@@ -8,6 +8,7 @@ COLUMNS = {
     "genre": ["Jazz", "rock", "jazz", ""],
     "year": ["1990", "2001", "unknown", "1959"],
     "a b": ["x", "y", "z", "x"],
+    "moods": ["calm; Sad", "sad", "", "happy|calm"],
 }
 
 
@@ -23,6 +24,9 @@ COLUMNS = {
         (" year <= 1990 ,", [1, 0, 0, 1]),
         ("genre=jazz,year<2000", [1, 0, 0, 0]),
         ("a b=x", [1, 0, 0, 1]),
+        ("moods=sad", [1, 1, 0, 0]),
+        ("moods!=calm", [0, 1, 1, 0]),
+        ("moods=calm; sad", [1, 0, 0, 0]),
     ],
 )
 def test_tracks_that_meet_all_conditions_are_chosen(conditions, expected):

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import mutagen
 import mutagen.id3
@@ -24,10 +26,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from tests.audio_files import forge_flac_length
 from tests.hub_server import COMMIT, HubServer
 from vae_jax import manifest
 from vae_jax.download import __main__ as command
-from vae_jax.download import folder, hub, jamendolyrics, kaggle, local, mtg_jamendo
+from vae_jax.download import folder, hub, jamendolyrics, kaggle, local, mtg_jamendo, tags
 from vae_jax.errors import UserError
 from vae_jax.storage import files
 
@@ -759,11 +762,15 @@ def test_a_folder_s_tracks_are_found_in_order_with_stable_unique_ids(tmp_path: P
 
 @pytest.mark.parametrize("suffix", ["flac", "ogg"])
 def test_vorbis_comments_are_read(tmp_path: Path, suffix: str) -> None:
-    tags = {"title": "Été", "artist": "Zoé", "album": "A\0B", "genre": "Chanson", "language": "fr"}
-    write_sound(tmp_path / f"x.{suffix}", {**tags, "LYRICS": "la\r\nla"})
+    tags = {"title": "Été", "artist": "Zoé", "album": "A &amp; B", "language": "fr"}
+    more = {"date": "2004-05", "tracknumber": "3/12", "genre": ["Chanson", "Jazz"]}
+    write_sound(tmp_path / f"x.{suffix}", {**tags, **more, "LYRICS": "la\r\nla"})
     track = read_folder(tmp_path)[0]
     assert track.lyrics == "la\nla"
-    assert track.columns == {**tags, "album": "AB", "label": "Chanson"}
+    assert track.columns == {
+        **{**tags, "album": "A & B", "genre": "Chanson;Jazz", "label": "Chanson;Jazz"},
+        **{"date": "2004-05", "track_number": "3", "duration": "0.10"},
+    }
 
 
 @pytest.mark.parametrize("suffix", ["mp3", "wav"])
@@ -779,23 +786,33 @@ def test_id3_tags_are_read(tmp_path: Path, suffix: str) -> None:
     audio.save()
     track = read_folder(tmp_path)[0]
     assert track.lyrics == "one\ntwo"
+    assert float(track.columns["duration"]) == pytest.approx(0.1, abs=0.06)
     assert track.columns == {
         **{"title": "Song", "artist": "Band", "album": "Record", "language": "eng"},
-        **{"genre": "Rock", "label": "Rock"},
+        **{"genre": "Rock", "label": "Rock", "date": "", "track_number": ""},
+        "duration": track.columns["duration"],
     }
 
 
 def test_mp4_tags_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mutagen.mp4 import MP4FreeForm, MP4Tags
 
-    tags = MP4Tags()
-    tags["©nam"], tags["©ART"], tags["©gen"], tags["©lyr"] = ["Song"], ["Band"], ["Jazz"], ["la"]
-    tags["----:com.apple.iTunes:LANGUAGE"] = [MP4FreeForm(b"de")]
-    found = {column: folder._first(tags, keys) for column, keys in folder.KEYS.items()}
-    assert found == {
-        **{"title": "Song", "artist": "Band", "album": "", "genre": "Jazz"},
-        **{"language": "de", "lyrics": "la"},
+    held = MP4Tags()
+    held["©nam"], held["©ART"], held["©gen"], held["©lyr"] = ["Song"], ["Band"], ["Jazz"], ["la"]
+    held["----:com.apple.iTunes:LANGUAGE"] = [MP4FreeForm(b"de")]
+    held["trkn"] = [(3, 12)]
+    audio = SimpleNamespace(tags=held, info=SimpleNamespace(length=2.0, codec="mp4a.40.2"))
+    monkeypatch.setattr(mutagen, "File", lambda file: audio)
+    write_sound(tmp_path / "x.wav")
+    found = read_folder(tmp_path)[0]
+    assert found.lyrics == "la"
+    assert {name: value for name, value in found.columns.items() if value} == {
+        **{"title": "Song", "artist": "Band", "genre": "Jazz", "label": "Jazz"},
+        **{"language": "de", "track_number": "3", "duration": "2.00"},
     }
+    audio.info.codec = "drms"
+    with pytest.raises(UserError, match="no audio file"):
+        read_folder(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -811,7 +828,7 @@ def test_mp4_tags_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             "one\ntwo words",
         ),
         ("x.lrc", "[Chorus]\n[02:03]歌\0".encode(), "[Chorus]\n歌"),
-        ("x.txt", b"x" * (folder.MAX_LYRICS + 1), "from the tag"),
+        ("x.txt", b"x" * (tags.MAX_LYRICS + 1), "from the tag"),
     ],
 )
 def test_lyrics_beside_a_song_replace_those_in_it_without_time_stamps(
@@ -820,6 +837,142 @@ def test_lyrics_beside_a_song_replace_those_in_it_without_time_stamps(
     write_sound(tmp_path / "x.flac", {"lyrics": "from the tag"})
     (tmp_path / name).write_bytes(content)
     assert read_folder(tmp_path)[0].lyrics == lyrics
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [mutagen.id3.TXXX(encoding=3, desc="LYRICS", text=["one\ntwo"])],
+        [mutagen.id3.TXXX(encoding=3, desc="UNSYNCEDLYRICS", text=["one\ntwo"])],
+        [mutagen.id3.TXXX(encoding=3, desc="Unsynchronised lyrics-eng", text=["one\ntwo"])],
+        [
+            mutagen.id3.USLT(encoding=3, lang="eng", desc="a", text="N/A"),
+            mutagen.id3.USLT(encoding=3, lang="eng", desc="b", text="[00:01.00]one\ntwo"),
+        ],
+        [mutagen.id3.SYLT(encoding=3, lang="eng", type=1, text=[("one", 5), ("two", 900)])],
+        [
+            mutagen.id3.SYLT(encoding=3, lang="eng", type=5, text=[("Am", 5)]),
+            mutagen.id3.SYLT(
+                **{"encoding": 3, "lang": "eng", "type": 1, "desc": "sung"},
+                text=[("o", 5), ("ne", 9), ("\ntwo", 900)],
+            ),
+        ],
+    ],
+)
+def test_lyrics_are_found_wherever_id3_may_hold_them(tmp_path: Path, frames: list) -> None:
+    write_sound(tmp_path / "x.mp3")
+    audio = mutagen.File(tmp_path / "x.mp3")
+    audio.add_tags()
+    audio.tags.add(mutagen.id3.TXXX(encoding=3, desc="Lyrics URL", text=["https://example.org"]))
+    for frame in frames:
+        audio.tags.add(frame)
+    audio.save()
+    assert read_folder(tmp_path)[0].lyrics == "one\ntwo"
+
+
+@pytest.mark.parametrize("name", ["UNSYNCEDLYRICS", "UNSYNCED LYRICS", "Lyrics", "LYRICS-XXX"])
+def test_lyrics_are_found_by_any_spelling_of_vorbis_comments(tmp_path: Path, name: str) -> None:
+    write_sound(tmp_path / "x.flac", {name: "one &amp; two"})
+    assert read_folder(tmp_path)[0].lyrics == "one & two"
+
+
+def test_the_info_of_wav_is_read(tmp_path: Path) -> None:
+    write_sound(tmp_path / "x.wav")
+    values = {b"INAM": "Été".encode("cp1252"), b"IART": b"Zo\xc3\xa9", b"IGNR": b"Jazz\0"}
+    values |= {b"ICRD": b"1999", b"ITRK": b"7"}
+    chunks = b"".join(
+        name + len(text).to_bytes(4, "little") + text + bytes(len(text) % 2)
+        for name, text in values.items()
+    )
+    body = b"INFO" + chunks
+    content = (tmp_path / "x.wav").read_bytes() + b"LIST" + len(body).to_bytes(4, "little") + body
+    content = content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:]
+    (tmp_path / "x.wav").write_bytes(content)
+    columns = read_folder(tmp_path)[0].columns
+    assert {name: value for name, value in columns.items() if value} == {
+        **{"title": "Été", "artist": "Zoé", "genre": "Jazz", "label": "Jazz"},
+        **{"date": "1999", "track_number": "7", "duration": "0.10"},
+    }
+
+
+def test_a_folder_is_read_through_links_and_every_file_once(tmp_path: Path) -> None:
+    write_sound(tmp_path / "music/a/1.wav")
+    write_sound(tmp_path / "elsewhere/b/2.wav")
+    write_sound(tmp_path / "elsewhere/3.wav")
+    (tmp_path / "music/0-again").symlink_to(tmp_path / "music/a")
+    (tmp_path / "music/around").symlink_to(tmp_path)
+    (tmp_path / "music/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/b/back").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "music/a/also 1.wav").symlink_to(tmp_path / "music/a/1.wav")
+    write_sound(tmp_path / "music/__MACOSX/x.wav")
+    (tmp_path / "music/._1.wav").touch()
+    for name in ("cover.JPG", "back.jpg", "a song. Live", "a/1.txt"):
+        (tmp_path / "music" / name).write_text("words")
+    read = read_folder(tmp_path / "music")
+    assert [track.id for track in read] == ["a/1", "link/3", "link/b/2"]
+    assert files.read_json(local.record_path(read.path))["passed_by"] == {
+        **{".jpg": 2, "other files": 1, "AppleDouble files": 1, "hidden folders": 1},
+        "links to folders that are listed already": 3,
+        "links to files that are listed already": 1,
+    }
+
+
+def test_what_decodes_is_imported_whatever_its_kind_and_what_does_not_is_left_out(
+    tmp_path: Path,
+) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
+    write_sound(tmp_path / "x.wav")
+    write_sound(tmp_path / "x.mp3")
+    kinds = ["webm", "m4b", "mka", "caf", "w64", "mp2", "wma", "ac3", "mov"]
+    for kind in kinds:
+        options = ["-c:a", "aac"] if kind in ("m4b", "mov") else []
+        options += ["-ar", "48000", "-f", "mp4" if kind == "m4b" else "matroska"] * (
+            kind in ("m4b", "mka")
+        )
+        command_ = ["ffmpeg", "-v", "error", "-i", tmp_path / "x.wav", *options]
+        subprocess.run([*command_, tmp_path / f"x.{kind}"], check=True)
+    silent_film = ["-f", "lavfi", "-i", "color=s=16x16:d=0.2", "-f", "mp4", tmp_path / "film.mp4"]
+    subprocess.run(["ffmpeg", "-v", "error", *silent_film], check=True)
+    whole = (tmp_path / "x.m4b").read_bytes()
+    (tmp_path / "never closed.m4a").write_bytes(whole.replace(b"moov", b"mooX"))
+    tags_alone = b"ID3\4\0\0\0\0\0\4abcd" + bytes(100)
+    header_alone = tags_alone[:14] + (tmp_path / "x.mp3").read_bytes()[:417]
+    (tmp_path / "header.mp3").write_bytes(header_alone)
+    (tmp_path / "x.mp3").unlink()
+    (tmp_path / "tags.mp3").write_bytes(tags_alone)
+    read = read_folder(tmp_path)
+    assert [track.id for track in read] == sorted(f"x.{kind}" for kind in [*kinds, "wav"])
+    left_out = files.read_csv(tmp_path / "metadata.skipped.csv")
+    names = [Path(row["path"]).name for row in left_out]
+    assert sorted(names) == ["film.mp4", "header.mp3", "never closed.m4a", "tags.mp3"]
+
+
+def test_a_length_that_the_header_does_not_tell_stays_empty_or_is_counted(tmp_path: Path) -> None:
+    write_sound(tmp_path / "piped.flac")
+    forge_flac_length(tmp_path / "piped.flac", 0)
+    write_sound(tmp_path / "whole.mp3")
+    content = (tmp_path / "whole.mp3").read_bytes()
+    (tmp_path / "bare.mp3").write_bytes(content[417 if b"Xing" in content[:417] else 0 :] * 3)
+    read = read_folder(tmp_path)
+    lengths = dict(zip(read.ids, read.column("duration", read.ids), strict=True))
+    assert lengths["piped"] == ""
+    assert 0.2 < float(lengths["bare"]) < 0.8
+
+
+def test_names_that_differ_in_spaces_and_control_characters_alone_are_all_read(
+    tmp_path: Path,
+) -> None:
+    names = ["a.wav", " a.wav", "a .wav", "b\tc.wav", "b\nc.wav", "b c.wav", f"{'d' * 200}.wav"]
+    folders = tmp_path / "/".join("e" * 200 for _ in range(6))
+    for name in names:
+        write_sound(tmp_path / name)
+    folders.mkdir(parents=True)
+    shutil.copy(tmp_path / "a.wav", folders / "f.wav")
+    read = read_folder(tmp_path)
+    assert len(read) == 8
+    assert all(track.audio_path.is_file() for track in read)
+    assert len({track.audio_path for track in read}) == 8
 
 
 def test_the_folder_names_the_genre_only_when_asked(tmp_path: Path) -> None:
@@ -845,9 +998,16 @@ def test_broken_files_are_counted_and_left_out(tmp_path: Path) -> None:
         file.write((tmp_path / "good.wav").read_bytes())
     read = read_folder(tmp_path)
     assert [track.id for track in read] == ["good"]
-    broken = files.read_json(local.record_path(read.path))["broken"]
-    assert {Path(name).name for name in broken} >= {"empty.flac", "junk.mp3", "junk.flac"}
-    assert len(broken) == 11
+    left_out = files.read_csv(tmp_path / "metadata.skipped.csv")
+    kinds = {Path(row["path"]).name: row["kind"] for row in left_out}
+    assert kinds.pop("empty.flac") == kinds["junk.mp3"] == kinds["junk.flac"] == "no audio"
+    assert (kinds.pop("dangling.mp3"), kinds.pop("\\xff.wav")) == ("missing", "unreadable")
+    assert len(kinds) == 10
+    assert all(row["reason"] and row["remedy"] for row in left_out)
+    assert files.read_json(local.record_path(read.path))["passed_by"] == {
+        "links to folders that are listed already": 1,
+        "pipes and devices": 1,
+    }
 
 
 @pytest.mark.parametrize("format_", ["AU", "RF64"])
@@ -867,8 +1027,71 @@ def test_a_folder_that_is_missing_or_without_music_is_an_error(tmp_path: Path) -
     with pytest.raises(UserError, match="there is no folder"):
         read_folder(tmp_path / "none")
     (tmp_path / "junk.mp3").write_bytes(b"junk")
-    with pytest.raises(UserError, match=r"no audio file that can be read \(1 broken\)"):
+    with pytest.raises(UserError, match=r"no audio file that can be read \(1 left out\)"):
         read_folder(tmp_path)
+
+
+# Playlists and tables
+
+
+def test_a_playlist_s_files_are_read_in_its_order_however_they_are_named(tmp_path: Path) -> None:
+    names = ["b.wav", "sub/Zoé 1.flac", "a.wav", "sub/c d.wav"]
+    for name in names:
+        write_sound(tmp_path / "music" / name)
+    write_sound(tmp_path / "outside.wav")
+    uri = (tmp_path / "music/sub/c d.wav").as_uri().replace("file://", "file://localhost")
+    entries = [
+        "#EXTM3U",
+        "#EXTINF:1,B",
+        "b.wav",
+        "",
+        "sub\\Zoé 1.flac",
+        str(tmp_path / "music/a.wav"),
+    ]
+    entries += [uri, "b.wav", "../outside.wav", "gone.wav", "https://example.org/radio"]
+    for suffix, encoding in (("m3u", "cp1252"), ("m3u8", "utf-8-sig")):
+        path = tmp_path / f"music/list.{suffix}"
+        path.write_bytes("\r\n".join(entries).encode(encoding))
+        assert command.main(["m3u", str(path), "--output", str(tmp_path / "list.csv")]) == 0
+        read = manifest.read(tmp_path / "list.csv")
+        expected = [tmp_path / "music" / name for name in names] + [tmp_path / "outside.wav"]
+        assert [track.audio_path.resolve() for track in read] == expected
+        assert read.ids[:4] == ["b", "sub/Zoé 1", "a", "sub/c d"]
+        skipped = files.read_csv(tmp_path / "list.skipped.csv")
+        assert [row["kind"] for row in skipped] == ["missing", "stream"]
+
+
+@pytest.mark.parametrize("name", ["gone.m3u", "empty.m3u"])
+def test_a_playlist_that_is_missing_or_names_nothing_is_one_clear_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "empty.m3u").write_text("#EXTM3U\n")
+    assert command.main(["m3u", str(tmp_path / name), "--output", str(tmp_path / "x.csv")]) == 1
+    assert "vae_jax: " in capsys.readouterr().err
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_a_table_s_columns_are_renamed_and_its_paths_stay_true(tmp_path: Path) -> None:
+    write_sound(tmp_path / "music/My Song.wav")
+    uri = (tmp_path / "music/My Song.wav").as_uri()
+    table = tmp_path / "music/export.csv"
+    table.write_text(
+        "sep=;\nTrackId;Location;My Genre;BPM;lyrics\n"
+        f'7;{uri};Rock;120;"one\n;two"\n8;My Song.wav;Jazz;;\n9;gs://bucket/x.mp3;;;\n'
+    )
+    columns = ["id=TrackId", "audio_path=Location", "genre=My Genre"]
+    output = tmp_path / "out/metadata.csv"
+    assert command.main(["csv", str(table), "--output", str(output), "--column", *columns]) == 0
+    read = manifest.read(output)
+    assert [track.audio_path for track in read] == [
+        *[tmp_path / "music/My Song.wav"] * 2,
+        "gs://bucket/x.mp3",
+    ]
+    assert read[0].lyrics == "one\n;two"
+    assert read[0].columns == {"language": "", "genre": "Rock", "label": "Rock", "BPM": "120"}
+    assert command.main(["csv", str(table), "--output", str(output), "--column", "id=Nope"]) == 1
+    with pytest.raises(SystemExit):
+        command.main(["csv", str(table), "--column", "id"])
 
 
 # The command line
@@ -903,7 +1126,9 @@ def test_help_is_quick_and_loads_no_source(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert all(source in result.stdout for source in ("jamendolyrics", "mtg_jamendo", "kaggle"))
+    assert all(
+        source in result.stdout for source in ("jamendolyrics", "mtg_jamendo", "kaggle", "m3u")
+    )
 
 
 def test_an_unknown_source_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:

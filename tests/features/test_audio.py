@@ -585,6 +585,33 @@ def test_a_cut_file_that_ffmpeg_reads_is_as_long_as_what_is_there(tmp_path, suff
 
 
 @needs_ffmpeg
+@pytest.mark.parametrize("suffix", ["ogg", "opus", "caf", "wma"])
+def test_a_cut_file_that_does_not_say_its_length_is_known_by_its_end(tmp_path, suffix):
+    path = convert(write_music(tmp_path / "a.wav", 6.0, 48000), tmp_path / f"a.{suffix}")
+    assert load(path).warnings == ()
+    with open(path, "ab") as file:
+        file.write(b"TAG" + bytes(125))
+    assert load(path).warnings == ()
+    os.truncate(path, (path.stat().st_size - 128) * 2 // 3)
+    result = load(path, duration=2.0)
+    assert result.warnings == ("cut: the file ends in the midst of its sound",)
+    assert load(path, duration=10.0).duration < 5
+    with pytest.raises(AudioError, match="cut: "):
+        load(path, refuse_truncated=True)
+
+
+@pytest.mark.parametrize("size", [2**31, 2**62, 2**63 - 1, 2**64 - 1])
+@pytest.mark.parametrize(
+    "head", [b"caff\0\1\0\0data%s", b"\0\0\0\1mdat%s", b"\0\0\0\x08ftyp\0\0\0\1free%s"]
+)
+def test_a_size_beyond_any_file_is_damage(tmp_path, head, size):
+    path = tmp_path / "a.caf"
+    path.write_bytes(head % size.to_bytes(8, "big") + bytes(1000))
+    with pytest.raises(AudioError):
+        load(path)
+
+
+@needs_ffmpeg
 def test_without_ffmpeg_what_needs_it_says_so_and_may_be_tried_again(tmp_path, monkeypatch):
     path = convert(write_music(tmp_path / "a.wav", 2.0), tmp_path / "a.m4a")
     monkeypatch.setenv("PATH", "")

@@ -412,12 +412,14 @@ def test_what_is_odd_is_listed_and_what_read_each_track_is_recorded(collection, 
     path = collection.parent / "audio" / "3.wav"
     os.truncate(path, path.stat().st_size * 3 // 4)
     assert run(collection, directory) == (True, [])
-    assert extract.write_warnings(directory / "warnings.csv", directory) == 1
+    kinds = extract.write_warnings(directory / "warnings.csv", directory)
+    assert kinds == {"shorter than its header": 1}
     assert files.read_csv(directory / "warnings.csv") == [
         {
             "id": "track-3",
             "audio_path": str(path),
             "warning": "shorter than its header: 0.7 of 1.0 s",
+            "remedy": "copy or fetch the file again",
         }
     ]
     marker = files.read_sealed_json(layout.marker_path(directory, 0))

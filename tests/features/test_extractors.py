@@ -189,6 +189,33 @@ def test_a_hybrid_track_fails_only_without_both_and_a_loss_is_told(collection, d
 
 
 @pytest.mark.usefixtures("in_process")
+def test_words_that_stand_for_no_lyrics_are_missing_and_told(collection, directory):
+    edit(collection, lyrics={1: "nan", 4: "N/A", 6: "Lyrics not available"})
+    _, failures = run(collection, directory, "hybrid")
+    assert [(failure.id, failure.kind, failure.kept) for failure in failures] == [
+        (f"track-{i}", "no lyrics", True) for i in (1, 4, 6)
+    ]
+    stored = reader.Records(directory)
+    flags = [int(track(stored, position)["has_lyrics"]) for position in range(NUM_TRACKS)]
+    assert flags == [1, 0, 1, 1, 0, 1, 0, 1]
+    edit(collection, lyrics={1: "", 4: "", 6: ""})
+    run(collection, directory.with_name("empty"), "hybrid")
+    empty = reader.Records(directory.with_name("empty"))
+    for position in range(NUM_TRACKS):
+        found, expected = track(stored, position)["lyrics"], track(empty, position)["lyrics"]
+        assert np.array_equal(found, expected)
+
+
+@pytest.mark.usefixtures("in_process")
+def test_lyrics_that_are_cleaned_otherwise_are_extracted_again(collection, directory, monkeypatch):
+    fitted = lyrics.fit(SONGS, embed_dim=4).to_dict()
+    run(collection, directory, "lyrics_tfidf", lyrics=fitted)
+    assert not run(collection, directory, "lyrics_tfidf", lyrics=fitted)[0]
+    monkeypatch.setattr(extractors, "LYRICS_VERSION", extractors.LYRICS_VERSION + 1)
+    assert run(collection, directory, "lyrics_tfidf", lyrics=fitted)[0]
+
+
+@pytest.mark.usefixtures("in_process")
 def test_lyrics_are_scaled_by_one_number_which_keeps_their_proportions(collection, directory):
     run(collection, directory, "lyrics_tfidf")
     stored = reader.Records(directory)

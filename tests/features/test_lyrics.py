@@ -1,5 +1,6 @@
 import json
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from vae_jax import demo
 from vae_jax.errors import UserError
 from vae_jax.features import lyrics
 from vae_jax.features.lyrics import LyricsError, clean, fit, load
+from vae_jax.features.lyrics_text import MAX_CHARACTERS, has_words
 
 SCRIPTS = {
     "chinese": ["世界上只有一朵花\n在雨中開放", "我在雨中等你\n世界很大", "月亮代表我的心\n我愛你"],
@@ -48,7 +50,22 @@ def songs(num=60):
         ("12 ContributorsMy Song Lyrics[Verse 1]\nhello\ngoodbye123Embed", "hello\ngoodbye"),
         ("1 Contributor愛 Lyrics\n愛してる\nまたねEmbed", "愛してる\nまたね"),
         ("night\nall dayYou might also like[Outro]\nbye12Embed", "night\nall day\nbye"),
-        ("[00:12.34] one <00:13.00> two\n[ar:Jane]", "one\ntwo"),
+        ("[00:12.34] one <00:13.00> two\n[ar:Jane]", "one two"),
+        ("00:12.10 one\n00:14.20 - 00:15.00 two\nthree", "one\ntwo\nthree"),
+        (
+            "1\n00:00:12,000 --> 00:00:14,000\none\n\n2\n00:00:15,000 --> 00:00:16,000\ntwo",
+            "one\ntwo",
+        ),
+        ("WEBVTT\n\n00:12.000 --> 00:14.000 align:start\none", "one"),
+        ("one<br>two<br />three<p class='x'>four <i>fi</i>ve", "one\ntwo\nthree\nfour five"),
+        ("you &amp; me&#39;s &amp;quot;love&amp;quot;&nbsp;&#x2665;", "you me s love"),
+        (r"one\ntwo\r\nth\u00e9", "one\ntwo\nthé"),
+        (
+            "Hel[Am]lo dark[G/B]ness\n{start_of_chorus}\nmy [F#m7]friend",
+            "hello darkness\nmy friend",
+        ),
+        ("Am   F   C/G  G7\nhello\nA\nworld\nN.C. | F#m |", "hello\nworld"),
+        ("e|---0---2h3--|\nB|---1---3----|\nhello", "hello"),
         ("hello\nWritten by: Jane Doe\nLyrics licensed by XY", "hello"),
         ("look at https://example.org/lyrics", "look at"),
     ],
@@ -69,6 +86,12 @@ def test_headers_tags_and_boilerplate_are_removed(text, cleaned):
         ("first\nletra de amor\nlast", "first\nletra de amor\nlast"),
         ("written by the stars", "written by the stars"),
         ("you might also like me", "you might also like me"),
+        ("A B C\neasy as\n1 2 3", "a b c\neasy as\n1 2 3"),
+        ("A\nE\nI want", "a\ne\ni want"),
+        ("3:16 in the morning\nI wait\nfor you", "3 16 in the morning\ni wait\nfor you"),
+        ("I <3 you and you > me", "i 3 you and you me"),
+        ("none of this\nis instrumental", "none of this\nis instrumental"),
+        ("AT&T; R&B &c", "at t r b c"),
     ],
 )
 def test_sung_words_are_kept(text, cleaned):
@@ -117,28 +140,74 @@ def test_lyrics_without_words_are_an_error_that_says_why(text):
         fit(["some words"]).transform([text])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "nan",
+            "None",
+            " N/A ",
+            "NULL",
+            "<NA>",
+            "#N/A",
+            "instrumental",
+            "(Instrumental)",
+            "-",
+            "?",
+        ),
+        *("Lyrics not available", "No lyrics available.", "Lyrics unavailable", "unknown"),
+        *("This song is an instrumental", "<p>&nbsp;N/A</p>", "[00:00.00]纯音乐，请您欣赏"),
+        "Lyrics for this song have yet to be released. Please check back once it is released.",
+    ],
+)
+def test_words_that_stand_for_no_lyrics_are_no_lyrics(text):
+    with pytest.raises(LyricsError, match=r"stands for none|no words"):
+        clean(text)
+    assert not has_words(text)
+
+
+def test_each_kind_of_thing_that_is_removed_is_counted_once_per_song(caplog):
+    texts = [
+        "[Verse]\none<br>two<br>three",
+        "[00:12.00]one &amp; two",
+        "a pure\u200bly sung [Am]line",
+    ]
+    removed = Counter()
+    for text in texts:
+        clean(text, removed)
+    assert removed == {
+        **{"section marks": 1, "tags": 1, "time stamps": 1, "entities": 1, "chords": 1},
+        "invisible characters": 1,
+    }
+    with caplog.at_level("INFO"):
+        fit([*texts, "[Verse 2]\nfour", "nan", ""])
+    assert "4 songs hold words, 1 say that there are none" in caplog.text
+    assert "section marks from 2" in caplog.text
+
+
 def test_lyrics_without_words_teach_nothing():
     texts, _ = songs(6)
-    assert fit(["", *texts, "[Instrumental]"]).to_dict() == fit(texts).to_dict()
+    assert fit(["", *texts, "[Instrumental]", "nan"]).to_dict() == fit(texts).to_dict()
 
 
 @pytest.mark.parametrize(
     "unit",
     ["word\n", "x", "[", "(chorus ", "(x", "<1", "http://", "1 contributors ", "9", " ",
-     "you might also like", "\u0338\u0327\u0301", "\ufdfa", "verse 1 "],
+     "you might also like", "\u0338\u0327\u0301", "\ufdfa", "verse 1 ", "<a", "&a", "Am ", "A-",
+     "{", "[A", "1:00 ", "\n1:00:00.00 --> ", "e|-", "A|", "\\n", "&#38;", "A\n", "no lyrics "],
 )  # fmt: skip
 def test_ten_million_characters_of_anything_are_cleaned_within_seconds(unit):
     text = ("a" + unit * (10_000_000 // len(unit)))[:10_000_000]
     start = time.process_time()
     cleaned = clean(text)
     assert time.process_time() - start < 1.5
-    assert len(cleaned) <= lyrics.MAX_CHARACTERS * 20
+    assert len(cleaned) <= MAX_CHARACTERS * 20
 
 
 def test_lyrics_are_cut_after_the_stated_number_of_characters():
-    assert clean("ab " * lyrics.MAX_CHARACTERS) == clean("ab " * 10**6)
-    assert "end" in clean("ab\n" * (lyrics.MAX_CHARACTERS // 3 - 1) + "end")
-    assert "end" not in clean("ab\n" * (lyrics.MAX_CHARACTERS // 3 + 1) + "end")
+    assert clean("ab " * MAX_CHARACTERS) == clean("ab " * 10**6)
+    assert "end" in clean("ab\n" * (MAX_CHARACTERS // 3 - 1) + "end")
+    assert "end" not in clean("ab\n" * (MAX_CHARACTERS // 3 + 1) + "end")
 
 
 def sklearn_tfidf(texts, queries, max_features=None):

@@ -291,3 +291,41 @@ def test_the_stage_imports_neither_jax_nor_flax_nor_librosa() -> None:
         "sys.exit(bool({'jax', 'flax', 'librosa', 'umap', 'tensorflow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_spellings_and_further_values_of_labels_change_no_score_and_are_listed(
+    tmp_path: Path, caplog
+) -> None:
+    names, artists = ["Rock", "Electronic", "Folk"], [f"A{i // 4}" for i in range(N)]
+    plain = [names[c] for c in LABELS]
+    spoilt = [
+        (name, name.lower(), f" {name}", f"{name}; Live")[i % 4] for i, name in enumerate(plain)
+    ]
+    shown = {}
+    for kind, labels, by in (
+        ("plain", plain, artists),
+        ("spoilt", spoilt, [a.lower() if i % 2 else a for i, a in enumerate(artists)]),
+    ):
+        write_embeddings(tmp_path / kind)
+        tracks = Manifest(Path("metadata.csv"), IDS.tolist(), {"label": labels, "artist": by})
+        with caplog.at_level("INFO"):
+            rows = clustered(tmp_path / kind, METHODS, tracks, settings(), "run 1")
+        shown[kind] = [{name: row[name] for name in row if name != "time"} for row in rows]
+    assert shown["plain"] == shown["spoilt"]
+    assert files.read_csv(tmp_path / "plain" / "labels.csv") == []
+    listed = files.read_csv(tmp_path / "spoilt" / "labels.csv")
+    assert {row["label"] for row in listed} == {*names}
+    assert {row["kind"] for row in listed} == {"spelling", "several values"}
+    assert sum(int(row["tracks"]) for row in listed) == 45
+    assert "several values of 15 tracks" in caplog.text
+
+
+def test_labels_that_may_be_one_are_named_in_a_warning(tmp_path: Path, caplog) -> None:
+    write_embeddings(tmp_path)
+    values = [("Hip Hop", "Hip-Hop", "Jazz")[i % 3] for i in range(N)]
+    tracks = Manifest(Path("metadata.csv"), IDS.tolist(), {"label": values})
+    rows = clustered(tmp_path, METHODS, tracks, settings(), "run 1")
+    assert "'Hip Hop' and 'Hip-Hop' in 'label' may be one" in caplog.text
+    assert rows[0]["n_labelled"] == N
+    (row,) = files.read_csv(tmp_path / "labels.csv")
+    assert (row["cell"], row["label"], row["tracks"]) == ("Hip-Hop", "Hip Hop", "20")

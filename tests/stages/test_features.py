@@ -1,7 +1,10 @@
+import os
 import shutil
 
+import numpy as np
 import pytest
 
+from tests.audio_files import write, write_music
 from vae_jax.config import get_config
 from vae_jax.errors import UserError
 from vae_jax.stages import runner
@@ -20,3 +23,44 @@ def test_a_collection_that_cannot_be_read_has_every_reason_in_failed_csv(
     rows = files.read_csv(tmp_path / "results" / "failed.csv")
     assert [row["id"] for row in rows] == [f"track-{i}" for i in range(12)]
     assert all(row["reason"] for row in rows)
+    assert {(row["kind"], row["remedy"]) for row in rows} == {
+        ("missing", "correct audio_path, or bring the file back")
+    }
+
+
+def test_what_is_left_out_or_shortened_is_counted_and_named_by_kind_with_the_remedy(
+    collection, tmp_path, monkeypatch, in_process, caplog
+):
+    monkeypatch.chdir(tmp_path)
+    audio = collection.parent / "audio"
+    (audio / "0.wav").unlink()
+    write(audio / "1.wav", np.zeros(22050), 22050)
+    write_music(audio / "2.wav", 0.1)
+    (audio / "3.wav").write_bytes(b"ID3\4\0\0\0\0\0\4abcd")
+    os.truncate(audio / "4.wav", (audio / "4.wav").stat().st_size * 3 // 4)
+    rows = files.read_csv(collection)
+    for row in rows:
+        row["lyrics"] = f"love and rain {row['id'][-1]}"
+    rows[0]["lyrics"], rows[5]["lyrics"], rows[6]["lyrics"] = "", "nan", "la la " * 10_000
+    files.write_csv(collection, list(rows[0]), rows)
+    config = get_config()
+    config.manifest, config.feature.name = str(collection), "hybrid"
+    with caplog.at_level("INFO"):
+        runner.run_stages(config, tmp_path / "results", ["features"], None)
+    failed = files.read_csv(tmp_path / "results" / "failed.csv")
+    assert [(row["id"], row["kind"], row["kept"]) for row in failed] == [
+        ("track-0", "missing", "False"),
+        ("track-1", "silent", "True"),
+        ("track-2", "too short", "True"),
+        ("track-3", "no audio", "True"),
+        ("track-5", "no lyrics", "True"),
+    ]
+    warnings = files.read_csv(tmp_path / "results" / "warnings.csv")
+    assert [(row["id"], row["warning"].partition(":")[0]) for row in warnings] == [
+        ("track-4", "shorter than its header"),
+        ("track-6", "lyrics cut"),
+    ]
+    assert all(row["remedy"] for row in failed + warnings)
+    assert "left out (1 missing); " in caplog.text
+    assert "(1 silent, 1 too short, 1 no audio, 1 no lyrics); " in caplog.text
+    assert "(1 shorter than its header, 1 lyrics cut); " in caplog.text

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from vae_jax import manifest
 from vae_jax.config import get_config
 from vae_jax.embedding import reconstructions
 from vae_jax.embedding.reconstructions import Reconstructions
 from vae_jax.errors import UserError
 from vae_jax.plots import figures
 from vae_jax.run import Run
-from vae_jax.stages.visualize import visualize
+from vae_jax.stages.visualize import _color_columns, visualize
 from vae_jax.storage import files
 from vae_jax.training.history import History
 
@@ -209,6 +210,18 @@ def test_of_columns_with_equal_values_only_the_first_colours_plots(tmp_path, tit
     draw(tmp_path, baselines=(), color_by=("label", "language", "genre"))
     assert {"vae_pca_by_label", "vae_pca_by_language"} <= titles.keys()
     assert "vae_pca_by_genre" not in titles
+
+
+def test_spellings_of_a_value_are_one_colour(tmp_path):
+    rows = [("Rock", "en"), ("rock", "English"), ("Rock;Pop", "eng"), ("Jazz", "de")]
+    tracks = [{"id": f"{i}", "genre": g, "language": code} for i, (g, code) in enumerate(rows)]
+    files.write_csv(tmp_path / "metadata.csv", list(tracks[0]), tracks)
+    read = manifest.read(tmp_path / "metadata.csv")
+    columns = _color_columns(read, ["genre", "language"], read.ids)
+    assert columns == {
+        "genre": ["Rock", "Rock", "Rock", "Jazz"],
+        "language": ["en", "en", "en", "de"],
+    }
 
 
 def test_every_plot_of_a_supervised_method_says_so(tmp_path, titles):

@@ -1,9 +1,9 @@
 """Containers that ffmpeg writes, damaged in every way: all end well, and what is whole is right.
 
 Each file is cut, has bytes flipped, its header changed, tags added, or another one joined to it.
-None may end the process, take long, or take more memory than its window. If ffmpeg itself decodes
-a file without a complaint, 99 of 100 such files must give the same samples: exactly with a lossless
-codec, and apart from the codec's delay with others.
+None may end the process, take long, or more memory than its window; nor may its tags. If ffmpeg
+itself decodes a file without a complaint, 99 of 100 such files must give the same samples: exactly
+with a lossless codec, and apart from the codec's delay with others.
 
     python -m tests.stress.test_containers 2500
 """
@@ -30,6 +30,7 @@ import soundfile
 
 from tests.audio_files import write_music
 from tests.stress.jobs import LONG, SHORT
+from vae_jax.download import tags
 from vae_jax.features import audio
 
 pytestmark = [
@@ -191,6 +192,8 @@ def examine(case: int, formats: dict[str, list[bytes]], folder: Path) -> Outcome
     except audio.AudioError as error:
         what = f"refused: {error}"
     seconds = time.monotonic() - started
+    with contextlib.suppress(audio.AudioError):
+        tags.read(path)
     same = None
     if expected is not None and len(expected[0]) > 0.2 * rate:
         mono = expected[0].mean(axis=1)

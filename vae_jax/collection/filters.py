@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from vae_jax.errors import UserError
+from vae_jax.labels import values_of
 
 ORDERED: dict[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -25,7 +26,8 @@ def fitting(columns: Mapping[str, Sequence[str]], conditions: str) -> np.ndarray
     columns
         The cells of each column.
     conditions
-        Conditions separated by commas. `=` and `!=` compare texts, without regard to case; `<`,
+        Conditions separated by commas. `=` and `!=` compare texts, without regard to case, with
+        the cell and with each of its values ("Rock;Pop"); `<`,
         `<=`, `>` and `>=` compare numbers, and a cell that holds none does not meet them.
 
     Raises
@@ -53,7 +55,14 @@ def fitting(columns: Mapping[str, Sequence[str]], conditions: str) -> np.ndarray
 
 def _compared(cells: Sequence[str], sign: str, value: str) -> np.ndarray:
     if sign in ("=", "!="):
-        equal = np.array([cell.casefold() == value.casefold() for cell in cells], bool)
+        wanted = value.casefold()
+        equal = np.array(
+            [
+                wanted in (cell.casefold(), *(one.casefold() for one in values_of(cell)))
+                for cell in cells
+            ],
+            bool,
+        )
         return equal if sign == "=" else ~equal
     limit = _number(value)
     if limit is None:

@@ -138,7 +138,7 @@ def _same(
 def _fewer(run: "Results", rows: list[int], wish: Wish) -> list[int]:
     if wish.per_artist is None:
         return rows
-    return filters.at_most_each(run.manifest.column("artist", run.ids), rows, wish.per_artist)
+    return filters.at_most_each(run.manifest.labels("artist", run.ids), rows, wish.per_artist)
 
 
 def _track(run: "Results", row: int) -> Track:

@@ -17,6 +17,8 @@ EXAMPLES = """examples:
   vae-jax download mtg_jamendo --split=train --max_tracks=500 --data_dir=data/jamendo
   vae-jax download kaggle --dataset=OWNER/NAME --genre_from_folder
   vae-jax download folder ~/Music --output=data/music.csv
+  vae-jax download m3u ~/Music/favourites.m3u8 --output=data/favourites.csv
+  vae-jax download csv export.csv --column id=TrackId audio_path=Location genre="My Genre"
 
 A download that was interrupted continues when the same command is run again. Log in to the
 Hugging Face hub with `hf auth login`, to Kaggle with ~/.kaggle/kaggle.json, where access asks for
@@ -56,10 +58,19 @@ def _run(flags: argparse.Namespace) -> Path:
         from vae_jax.download import kaggle
 
         return kaggle.download(flags.dataset, Path(flags.data_dir), flags.genre_from_folder)
-    from vae_jax.download import folder
+    path, output = Path(flags.path).expanduser(), Path(flags.output)
+    if flags.source == "m3u":
+        from vae_jax.download import playlist
 
-    output = Path(flags.output)
-    folder.manifest(Path(flags.path).expanduser(), output, flags.genre_from_folder)
+        playlist.manifest(path, output)
+    elif flags.source == "csv":
+        from vae_jax.download import table
+
+        table.manifest(path, output, dict(flags.column))
+    else:
+        from vae_jax.download import folder
+
+        folder.manifest(path, output, flags.genre_from_folder)
     return output
 
 
@@ -92,10 +103,29 @@ def _parser() -> argparse.ArgumentParser:
     _add_genre_flag(kaggle)
 
     folder = sources.add_parser("folder", help="a music folder on this machine, by its tags")
-    folder.add_argument("path", metavar="PATH")
-    folder.add_argument("--output", default="metadata.csv", help="default: metadata.csv")
+    _add_path_flags(folder, "PATH")
     _add_genre_flag(folder)
+
+    playlist = sources.add_parser("m3u", help="the files of a playlist (m3u, m3u8), by their tags")
+    _add_path_flags(playlist, "FILE")
+
+    table = sources.add_parser("csv", help="a table of tracks that names its columns otherwise")
+    _add_path_flags(table, "FILE")
+    table.add_argument(
+        "--column",
+        type=_column,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="what FILE calls a column of the manifest: id=TrackId audio_path=Location",
+    )
     return parser
+
+
+def _add_path_flags(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument("path", metavar=name)
+    parser.add_argument("--output", default="metadata.csv", help="default: metadata.csv")
 
 
 def _add_hub_flags(parser: argparse.ArgumentParser, repo_id: str, data_dir: str) -> None:
@@ -110,6 +140,13 @@ def _add_genre_flag(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="where a file has no genre tag, take its folder's name, as in rock/song.wav",
     )
+
+
+def _column(text: str) -> tuple[str, str]:
+    ours, equals, theirs = text.partition("=")
+    if not (ours and equals and theirs):
+        raise argparse.ArgumentTypeError(f"write NAME=COLUMN, such as id=TrackId, not {text!r}")
+    return ours, theirs
 
 
 def _count(text: str) -> int:

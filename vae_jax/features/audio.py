@@ -18,7 +18,20 @@ import numpy as np
 import soxr
 
 from vae_jax.features import containers, mpeg
-from vae_jax.features.errors import READABLE, AudioError, MachineError
+from vae_jax.features.errors import (
+    ANTIPHASE,
+    CUT,
+    ENDS_EARLY,
+    MISSING,
+    NO_AUDIO,
+    READABLE,
+    SILENT,
+    TOO_SHORT,
+    UNREADABLE,
+    UNSUPPORTED,
+    AudioError,
+    MachineError,
+)
 from vae_jax.features.ffmpeg import FfmpegSource
 from vae_jax.features.sndfile import Incomplete, Mix, SndfileSource
 from vae_jax.features.windows import Excerpt, Windows
@@ -31,7 +44,7 @@ SILENCE = 2.0**-14
 FULL_SCALE = 2.0**31
 # Headers may promise this much more than can be decoded (s): encoder padding, rounding.
 TRUNCATION_TOLERANCE = 0.1
-NO_AUDIO = 0.01  # s; an encoder of nothing writes a frame or two, which decode to less
+LEAST = 0.01  # s; an encoder of nothing writes a frame or two, which decode to less
 MOST_ATTEMPTS = 3
 MOST_CHANNELS = 8  # channels that are looked at alone
 HEADERLESS = (".raw", ".pcm", ".gsm", ".vox")
@@ -113,6 +126,7 @@ def load(
     try:
         with _opened(Path(path)) as file:
             decoded = _decode(file, wanted, Path(path).suffix.lower())
+            decoded = replace(decoded, is_cut=containers.is_cut(file))
         warnings = _check(decoded, min_duration, refuse_truncated)
         parts = [_resample(mono, decoded.rate, sample_rate) for mono in decoded.sound]
     except MemoryError as error:
@@ -140,6 +154,7 @@ class _Decoded:
     promised: float | None
     decoder: str
     channel: int | None = None  # if the mean of all is silent, as in antiphase
+    is_cut: bool = False
 
 
 @contextmanager
@@ -149,10 +164,11 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # opening a FIFO would wait for a writer forever
             kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
-            raise AudioError(f"{path} is {kind}")
+            raise AudioError(f"{path} is {kind}", NO_AUDIO)
         file = open(path, "rb", buffering=0)  # noqa: SIM115 (closed below)
     except OSError as error:
-        raise MachineError(f"cannot read {path}: {error.strerror}", READABLE) from error
+        kind = MISSING if isinstance(error, FileNotFoundError) else UNREADABLE
+        raise MachineError(f"cannot read {path}: {error.strerror}", kind, READABLE) from error
     with file:
         yield file
 
@@ -177,7 +193,7 @@ def _decode(file: BinaryIO, excerpt: Excerpt, suffix: str) -> _Decoded:
         except MachineError as error:
             if not isinstance(refused, Incomplete):
                 reasons = [str(reason) for reason in (refused, error) if reason]
-                raise MachineError("; ".join(reasons), error.retry) from error
+                raise MachineError("; ".join(reasons), error.kind, error.retry) from error
         except AudioError as error:
             refused = refused or error
     if isinstance(refused, Incomplete):
@@ -185,7 +201,7 @@ def _decode(file: BinaryIO, excerpt: Excerpt, suffix: str) -> _Decoded:
             source.go_through()
             return _read(source, excerpt)
     if suffix in HEADERLESS and demuxer is None:
-        raise AudioError("headerless audio, whose sample rate nobody knows: convert it to wav")
+        raise AudioError("headerless audio, whose sample rate nobody knows", UNSUPPORTED)
     assert refused is not None
     raise refused
 
@@ -194,7 +210,9 @@ def _read(source: SndfileSource | FfmpegSource, excerpt: Excerpt) -> _Decoded:
     """Read an excerpt of the channels' mean or, if that is silent, of the first that is not."""
     low, high = SAMPLE_RATES
     if not low <= source.rate <= high:
-        raise AudioError(f"its sample rate of {source.rate} Hz is outside {low} to {high} Hz")
+        raise AudioError(
+            f"its sample rate of {source.rate} Hz is outside {low} to {high} Hz", UNSUPPORTED
+        )
     decoded = _read_mix(source, excerpt, _to_mono)
     if source.channels > 1 and _is_silent(decoded.sound):
         for channel in range(min(source.channels, MOST_CHANNELS)):
@@ -221,7 +239,7 @@ def _read_mix(source: SndfileSource | FfmpegSource, excerpt: Excerpt, mix: Mix) 
     if end is not None and source.is_estimate:
         total = end
     if not any(map(len, sound)):
-        raise AudioError("it holds no audio: no samples")
+        raise AudioError("it holds no audio: no samples", NO_AUDIO)
     return _Decoded(sound, windows, source.rate, total, source.promised, source.name)
 
 
@@ -252,24 +270,29 @@ def _is_silent(sound: Sequence[np.ndarray]) -> bool:
 def _check(decoded: _Decoded, min_duration: float, refuse_truncated: bool) -> tuple[str, ...]:
     """Refuse what cannot be used; return what is odd about the rest."""
     read = sum(map(len, decoded.sound)) / decoded.rate
-    if read < NO_AUDIO:
-        raise AudioError("it holds no audio")
+    if read < LEAST:
+        raise AudioError("it holds no audio", NO_AUDIO)
     if read < min_duration:
         raise AudioError(
-            f"{read:.2f} s is shorter than config.feature.min_duration ({min_duration:g} s)"
+            f"{read:.2f} s is shorter than config.feature.min_duration ({min_duration:g} s)",
+            TOO_SHORT,
         )
     low, high = _range(decoded.sound)
     if not (low >= -FULL_SCALE and high <= FULL_SCALE):
         raise AudioError("it holds samples that are not finite or beyond any full scale")
     if _is_silent(decoded.sound):
-        raise AudioError(f"silent: no sample of the {read:.1f} s read exceeds {SILENCE:.0e}")
+        raise AudioError(
+            f"silent: no sample of the {read:.1f} s read exceeds {SILENCE:.0e}", SILENT
+        )
     warnings, seconds = [], decoded.total / decoded.rate
     if decoded.promised is not None and seconds < decoded.promised - TRUNCATION_TOLERANCE:
-        warnings.append(f"shorter than its header: {seconds:.1f} of {decoded.promised:.1f} s")
-        if refuse_truncated:
-            raise AudioError(warnings[0])
+        warnings.append(f"{CUT}: {seconds:.1f} of {decoded.promised:.1f} s")
+    elif decoded.is_cut:
+        warnings.append(f"{ENDS_EARLY}: the file ends in the midst of its sound")
+    if warnings and refuse_truncated:
+        raise AudioError(warnings[0])
     if decoded.channel is not None:
-        warnings.append(f"its channels cancel out: of them, number {decoded.channel + 1} is used")
+        warnings.append(f"{ANTIPHASE}: of them, number {decoded.channel + 1} is used")
     return tuple(warnings)
 
 

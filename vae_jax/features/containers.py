@@ -4,12 +4,16 @@ The kind of a file decides which decoder is asked first, and which demuxer ffmpe
 ffmpeg were left to guess, it would take a text for a playlist and follow it.
 """
 
+import os
 from typing import BinaryIO
 
 from vae_jax.features import mpeg
-from vae_jax.features.errors import AudioError
+from vae_jax.features.errors import NO_AUDIO, AudioError
 
 HEAD_BYTES = 16
+OGG_PAGE_BYTES = 65_307  # of the longest page
+ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 MOST_ID3_TAGS = 8  # one after another in front of the sound
 
 # Signature, where it stands, and ffmpeg's demuxer.
@@ -30,7 +34,7 @@ SIGNATURES: tuple[tuple[bytes, int, str], ...] = (
     (b"mdat", 4, "mov"),
     (b"wide", 4, "mov"),
     (b"\x1a\x45\xdf\xa3", 0, "matroska"),
-    (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", 0, "asf"),
+    (ASF, 0, "asf"),
     (b"wvpk", 0, "wv"),
     (b"MAC ", 0, "ape"),
     (b"TTA1", 0, "tta"),
@@ -65,16 +69,16 @@ def recognise(file: BinaryIO) -> tuple[str | None, int]:
     """
     start, head = 0, _read(file, 0, HEAD_BYTES)
     if not head:
-        raise AudioError("the file is empty")
+        raise AudioError("the file is empty", NO_AUDIO)
     if head.startswith(APPLE_DOUBLE):
-        raise AudioError("an AppleDouble file, in which macOS keeps metadata: it holds no audio")
+        raise AudioError("an AppleDouble file, in which macOS keeps metadata", NO_AUDIO)
     for _ in range(MOST_ID3_TAGS):
         if not (length := mpeg.id3_length(head)):
             break
         start += length
         head = _read(file, start, HEAD_BYTES)
     if start and not head.rstrip(b"\0") and not file.read(2**16).rstrip(b"\0"):
-        raise AudioError("it holds no audio, only tags")
+        raise AudioError("it holds no audio, only tags", NO_AUDIO)
     for signature, place, demuxer in SIGNATURES:
         if head[place : place + len(signature)] == signature:
             if demuxer == "mov" and not _has_index(file, start):
@@ -89,7 +93,7 @@ def recognise(file: BinaryIO) -> tuple[str | None, int]:
     if mpeg.find_frame(file, start) is not None:
         return "mp3", start
     if start:
-        raise AudioError("it holds no audio behind its ID3 tag")
+        raise AudioError("it holds no audio behind its ID3 tag", NO_AUDIO)
     return None, 0
 
 
@@ -102,6 +106,29 @@ def is_chained(file: BinaryIO) -> bool:
         streams += block.count(b"OggS\0\2")  # pages that begin a stream
         rest = block[-5:]
     return streams > 1
+
+
+def is_cut(file: BinaryIO) -> bool:
+    """Say whether an Ogg, CAF or ASF file ends within a page or chunk, or before its own end.
+
+    None of these tells how many samples there should be; other kinds do.
+    """
+    head, size = _read(file, 0, HEAD_BYTES), file.seek(0, os.SEEK_END)
+    if head.startswith(b"OggS"):
+        tail = _read(file, max(0, size - OGG_PAGE_BYTES), OGG_PAGE_BYTES)
+        page = tail[max(0, tail.rfind(b"OggS")) :]
+        segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+        return len(page) < 27 or len(page) < 27 + page[26] + sum(segments)
+    if head.startswith(b"caff"):
+        start = 8
+        while len(chunk := _read(file, start, 12)) == 12:
+            start += 12 + max(0, int.from_bytes(chunk[4:], "big", signed=True))  # -1: to the end
+        return start > size
+    if head == ASF:
+        header = _read(file, 0, 2**16)
+        at = header.find(ASF_PROPERTIES)
+        return at > 0 and int.from_bytes(header[at + 40 : at + 48], "little") > size
+    return False
 
 
 def _has_index(file: BinaryIO, start: int) -> bool:
@@ -119,5 +146,9 @@ def _has_index(file: BinaryIO, start: int) -> bool:
 
 
 def _read(file: BinaryIO, start: int, count: int) -> bytes:
-    file.seek(start)
+    """Read from anywhere, also where a damaged header points to: nothing is there."""
+    try:
+        file.seek(start)
+    except (OSError, OverflowError):
+        return b""
     return file.read(count)

@@ -16,6 +16,7 @@ from absl import logging
 
 from vae_jax.errors import UserError
 from vae_jax.features import extractors, known, pool
+from vae_jax.features.errors import kind_of
 from vae_jax.features.known import Known
 from vae_jax.features.shards import (
     Failure,
@@ -117,8 +118,11 @@ def extract(
     return bool(todo), failures
 
 
-def write_warnings(path: Path, directory: Path) -> int:
-    """Write `warnings.csv`, which lists the tracks that something is odd about; return how many."""
+def write_warnings(path: Path, directory: Path) -> Counter[str]:
+    """Write `warnings.csv`, which lists the tracks that something is odd about.
+
+    Returns how many there are of each kind.
+    """
     markers = [files.read_sealed_json(marker) for marker in sorted(directory.glob("shard-*.json"))]
     rows = [oddity for marker in markers for oddity in marker["odd"]]
     files.write_csv(path, [field.name for field in fields(Oddity)], rows)
@@ -126,7 +130,7 @@ def write_warnings(path: Path, directory: Path) -> int:
     if len(decoders) > 1:
         counts = ", ".join(f"{name} read {count}" for name, count in decoders.most_common())
         logging.info("features: %s tracks", counts)
-    return len({row["id"] for row in rows})
+    return Counter(kind_of(row["warning"]) for row in rows)
 
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:

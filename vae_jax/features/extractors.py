@@ -14,11 +14,18 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from vae_jax.errors import UserError
-from vae_jax.features.errors import AGAIN, NEVER
+from vae_jax.features.errors import (
+    AGAIN,
+    LONG_LYRICS,
+    MISSING,
+    NEVER,
+    NO_LYRICS,
+    NO_VECTOR,
+    UNREADABLE,
+)
 from vae_jax.features.origins import WITH_LYRICS
 from vae_jax.manifest import Manifest, Track
 from vae_jax.records import layout
@@ -40,7 +47,7 @@ AUDIO_SETTINGS = (  # settings that `audio.load` takes
     "refuse_truncated",
 )
 TIME_LIMIT = 600  # s to read a file, beyond what the window takes to play
-LYRICS_VERSION = 1  # raise it when the same lyrics and settings give another embedding
+LYRICS_VERSION = 2  # raise it when the same lyrics and settings give another embedding
 LYRICS_MARKER = "lyrics-made-from.json"
 
 
@@ -56,8 +63,6 @@ class Extracted:
         Length of the audio in seconds; 0 without audio.
     faults
         Why parts that the manifest names could not be used.
-    retry
-        When these are worth another try.
     decoder
         What read the audio.
     warnings
@@ -66,21 +71,21 @@ class Extracted:
 
     arrays: dict[str, np.ndarray]
     duration: float = 0.0
-    faults: tuple[str, ...] = ()
-    retry: str = NEVER
+    faults: tuple["Refused", ...] = ()
     decoder: str = ""
     warnings: tuple[str, ...] = ()
 
 
 class Refused(str):
-    """Why a track has no arrays, and when it is worth another `retry`."""
+    """Why a track has no arrays: of what `kind` that is, and when it is worth another `retry`."""
 
+    kind: str
     retry: str
 
-    def __new__(cls, reason: object, retry: str = NEVER) -> "Refused":
+    def __new__(cls, reason: object, kind: str, retry: str = NEVER) -> "Refused":
         """Say it."""
         refused = super().__new__(cls, reason)
-        refused.retry = retry
+        refused.kind, refused.retry = kind, retry
         return refused
 
 
@@ -102,16 +107,18 @@ class AudioExtractor:
         from vae_jax.features import audio
 
         if track.audio_path is None:
-            return Refused("its audio_path is empty")
+            return Refused("its audio_path is empty", MISSING)
         limit = TIME_LIMIT + self.settings.duration
         try:
             sound = _within(limit, functools.partial(self._load, track.audio_path))
         except audio.AudioError as error:
-            return Refused(error, error.retry)
+            return Refused(error, error.kind, error.retry)
         except OSError as error:
             # A file that comes later is noticed by itself: its state is another one then.
-            retry = NEVER if isinstance(error, FileNotFoundError) else AGAIN
-            return Refused(f"cannot read {track.audio_path}: {error.strerror or error}", retry)
+            is_missing = isinstance(error, FileNotFoundError)
+            kind, retry = (MISSING, NEVER) if is_missing else (UNREADABLE, AGAIN)
+            reason = f"cannot read {track.audio_path}: {error.strerror or error}"
+            return Refused(reason, kind, retry)
         return Extracted(
             {"features": self.feature(sound.waveform)},
             sound.duration,
@@ -139,12 +146,15 @@ class LyricsExtractor:
 
     def __call__(self, track: Track) -> Extracted | Refused:
         """Return the track's arrays, or the reason why there are none."""
-        from vae_jax.features.lyrics import LyricsError
+        from vae_jax.features.lyrics_text import MAX_CHARACTERS, LyricsError
 
         try:
-            return Extracted({"features": self.embedding.transform([track.lyrics])[0]})
+            vector = self.embedding.transform([track.lyrics])[0]
         except LyricsError as error:
-            return Refused(error)
+            return Refused(error, NO_LYRICS)
+        characters, read = len(track.lyrics), f"the first {MAX_CHARACTERS:,} characters are read"
+        odd = [f"{LONG_LYRICS}: of {characters:,}, {read}"] if characters > MAX_CHARACTERS else []
+        return Extracted({"features": vector}, warnings=tuple(odd))
 
 
 @dataclass(frozen=True)
@@ -165,7 +175,7 @@ class EmbeddingExtractor:
         try:
             return Extracted({"features": self.file.find(track.id)})
         except VectorError as error:
-            return Refused(error)
+            return Refused(error, NO_VECTOR)
 
 
 @dataclass(frozen=True)
@@ -188,17 +198,19 @@ class HybridExtractor:
         results = {name: part(track) for name, part in self.parts.items()}
         found = {name: part for name, part in results.items() if isinstance(part, Extracted)}
         reasons = {name: part for name, part in results.items() if isinstance(part, Refused)}
-        retry = max((reason.retry for reason in reasons.values()), default=NEVER)
         if not found:
             both = f"it has neither audio ({reasons['audio']}) nor lyrics ({reasons['lyrics']})"
-            return Refused(both, retry)
+            return Refused(both, reasons["audio"].kind, reasons["audio"].retry)
         given = {"audio": track.audio_path is not None, "lyrics": bool(track.lyrics.strip())}
         flags = {f"has_{name}": np.array(name in found, np.uint8) for name in results}
         return Extracted(
             {name: part.arrays["features"] for name, part in found.items()} | flags,
             max(part.duration for part in found.values()),
-            tuple(f"no {name}: {reason}" for name, reason in reasons.items() if given[name]),
-            retry,
+            tuple(
+                Refused(f"no {name}: {reason}", reason.kind, reason.retry)
+                for name, reason in reasons.items()
+                if given[name]
+            ),
             "".join(part.decoder for part in found.values()),
             tuple(warning for part in found.values() for warning in part.warnings),
         )
@@ -260,7 +272,9 @@ def _prepare_lyrics(
     directory: Path,
     fitted: Mapping[str, Any] | None,
 ) -> str:
-    """Bring `lyrics.json` up to date, the embedding that all lyrics go through; return its hash.
+    """Bring `lyrics.json` up to date, the embedding that all lyrics go through.
+
+    Returns a hash of it and of how lyrics are cleaned.
 
     It is learned from the whole manifest, and again when its lyrics or the settings of
     `config.feature` have changed.
@@ -274,7 +288,7 @@ def _prepare_lyrics(
     made_from = files.fingerprint(LYRICS_VERSION, fitted or [_hash(texts), settings])
     sha256 = files.sha256(path) if path.exists() else None
     if sha256 and _read(marker) == {"made_from": made_from, "sha256": sha256}:
-        return sha256
+        return f"{sha256}-{LYRICS_VERSION}"
     if not texts and not fitted:
         raise UserError(
             f"no track in {manifest.path} has lyrics, which config.feature.name="
@@ -282,15 +296,13 @@ def _prepare_lyrics(
         )
     from vae_jax.features import lyrics
 
-    if not fitted:
-        logging.info("features: learning the lyrics' embedding from %d songs", len(texts))
     embedding = (
         lyrics.LyricsEmbedding.from_dict(fitted) if fitted else lyrics.fit(texts, **settings)
     )
     embedding.save(path)
     sha256 = files.sha256(path)
     files.write_json(marker, {"made_from": made_from, "sha256": sha256})
-    return sha256
+    return f"{sha256}-{LYRICS_VERSION}"  # the same embedding of lyrics that are cleaned otherwise
 
 
 def _within(seconds: float, read: Callable[[], "Audio"]) -> "Audio":

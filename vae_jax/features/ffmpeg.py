@@ -17,7 +17,7 @@ from typing import IO, BinaryIO, cast
 
 import numpy as np
 
-from vae_jax.features.errors import WITH_FFMPEG, AudioError, MachineError
+from vae_jax.features.errors import NO_AUDIO, NO_DECODER, WITH_FFMPEG, AudioError, MachineError
 from vae_jax.features.sndfile import Mix, Parts
 
 TIME_LIMIT = 600  # s, for one run
@@ -65,7 +65,8 @@ class FfmpegSource:
         if not is_installed():
             raise MachineError(
                 "no decoder for this format: install ffmpeg, or convert it to flac or mp3",
-                retry=WITH_FFMPEG,
+                NO_DECODER,
+                WITH_FFMPEG,
             )
         self._file, self._demuxer = file, demuxer
         seconds, self.promised, self._codec = self._examine()
@@ -106,7 +107,7 @@ class FfmpegSource:
         log = run.close()
         times = re.findall(r"out_time_us=(\d+)", progress)
         if "matches no streams" in log:
-            raise AudioError("it holds no audio")
+            raise AudioError("it holds no audio", NO_AUDIO)
         if not times:
             raise AudioError(f"not audio that ffmpeg can decode ({_reason(log)})")
         header, promised = DURATION.search(log), None

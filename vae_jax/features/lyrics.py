@@ -1,4 +1,4 @@
-"""Cleans lyrics and embeds them as TF-IDF of words and character n-grams, in any language.
+"""Embeds cleaned lyrics as TF-IDF of words and character n-grams, in any language.
 
 `fit` learns vocabulary, weights and, if asked, a truncated SVD from a collection; the resulting
 `LyricsEmbedding` turns lyrics into vectors, and is saved as one JSON file, from which new lyrics
@@ -10,9 +10,9 @@ with a truncated SVD is latent semantic analysis (Deerwester et al. 1990).
 """
 
 import base64
+import contextlib
 import os
-import re
-import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,49 +26,12 @@ from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import randomized_svd
 
 from vae_jax.errors import UserError
+from vae_jax.features.lyrics_text import LyricsError, clean
 from vae_jax.storage import files
 
-MAX_CHARACTERS = 50_000  # of one song's lyrics; the rest is not read
-MAX_LINE = 1_000  # characters; longer lines are cut, since normalising takes quadratic time
 MAX_FIT = 10_000  # songs that vocabulary, weights and SVD are learned from
 ANALYZERS = {"word": (1, 1), "char_wb": (2, 4)}  # shortest and longest n-gram
 FORMAT = 1  # of the saved JSON
-
-
-class LyricsError(Exception):
-    """A track has no usable lyrics; the message says why, as the reason of its failure."""
-
-
-def clean(text: str) -> str:
-    """Reduce lyrics to case-folded words, separated by spaces, one verse line per line.
-
-    Removes section headers ("[Chorus]", "(Refrain 2x)", "Verse 1:"), time tags, the titles and
-    tails that lyrics sites add, punctuation, and control characters, and normalises to NFKC. Takes
-    linear time; whatever follows the first `MAX_CHARACTERS` characters is not read.
-
-    Raises
-    ------
-    LyricsError
-        If no words are left.
-    """
-    text = text[:MAX_CHARACTERS]
-    if not text.strip():
-        raise LyricsError("it has no lyrics")
-    pieces = (
-        line[start : start + MAX_LINE]
-        for line in text.splitlines()
-        for start in range(0, len(line), MAX_LINE)
-    )
-    text = _INSERTED.sub("\n", "\n".join(map(_normalize, pieces)))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if lines:
-        lines[0] = _TITLE.sub("", lines[0])
-        lines[-1] = _TAIL.sub("", lines[-1])
-    lines = [_words(line) for line in lines if not _CREDITS.match(line)]
-    text = "\n".join(line for line in lines if not _LABEL.fullmatch(line))
-    if not text:
-        raise LyricsError("its lyrics hold no words, only headers or punctuation")
-    return text
 
 
 @dataclass(frozen=True)
@@ -240,7 +203,7 @@ def fit(
     if len(lyrics) > MAX_FIT:
         logging.info("lyrics: learning from %d of %d songs.", MAX_FIT, len(lyrics))
         lyrics = [lyrics[i] for i in np.linspace(0, len(lyrics) - 1, MAX_FIT).round().astype(int)]
-    texts = [text for text in map(_clean_or_empty, lyrics) if text]
+    texts = _cleaned(lyrics)
     if not texts:
         raise UserError("no track has lyrics with words: fill the manifest's column lyrics.")
     blocks, weights = [], []
@@ -253,11 +216,18 @@ def fit(
     return LyricsEmbedding(tuple(blocks), components)
 
 
-def _clean_or_empty(text: str) -> str:
-    try:
-        return clean(text)
-    except LyricsError:
-        return ""
+def _cleaned(lyrics: Sequence[str]) -> list[str]:
+    """Clean all that hold words, and log how many do, and what was removed from how many."""
+    texts, removed = [], Counter[str]()
+    for text in lyrics:
+        with contextlib.suppress(LyricsError):
+            texts.append(clean(text, removed))
+    wordless = sum(bool(text.strip()) for text in lyrics) - len(texts)
+    found = [f"{kind} from {count}" for kind, count in removed.most_common()]
+    logging.info("lyrics: %d songs hold words, %d say that there are none", len(texts), wordless)
+    if found:
+        logging.info("lyrics: removed %s of these songs", ", ".join(found))
+    return texts
 
 
 def _svd(weights: sparse.csr_array, embed_dim: int, seed: int) -> np.ndarray:
@@ -289,43 +259,3 @@ def _vectorizer(analyzer: str, lengths: tuple[int, int], **options: Any) -> Tfid
 def _join(weights: Sequence[sparse.csr_array]) -> sparse.csr_array:
     """Put the blocks' weights side by side: float64 [N, V], with rows of unit length."""
     return normalize(sparse.hstack(weights, "csr"))
-
-
-def _normalize(line: str) -> str:
-    """Give equal text equal spelling: no invisible characters, NFKC, no case."""
-    invisible: dict[int, str | None] = {
-        ord(c): None for c in set(line) if unicodedata.category(c) == "Cf"
-    }
-    invisible[ord("\u200b")] = " "  # separates words in Thai and Khmer
-    line = unicodedata.normalize("NFKC", line.translate(invisible)).casefold()
-    return unicodedata.normalize("NFKC", line)
-
-
-def _words(line: str) -> str:
-    """Replace whatever is not a letter, mark or digit, so that only words are left."""
-    others = {ord(c): " " for c in set(line) if unicodedata.category(c)[0] not in "LMN"}
-    return " ".join(line.translate(others).split())
-
-
-_SECTION = (  # in the languages that lyrics sites label, after case-folding
-    r"(?:(?:pre|post|pré|vor)[ -]?)?(?:chorus|verse|bridge|intro|outro|hook|refrain|interlude|"
-    r"instrumental|breakdown|coda|skit|solo|strophe|vers|zwischenspiel|brücke|couplet|pont|coro|"
-    r"estribillo|estrofa|verso|puente|refrão|ponte|strofa|ritornello|zwrotka|refren|brug|nakarat|"
-    r"припев|куплет|проигрыш)"
-)
-_REPEAT = r"(?:[x×] ?\d{1,2}|\d{1,2} ?[x×]|bis|repeat)"
-_LABEL = re.compile(rf"(?:{_SECTION}(?: ?\d{{1,2}})?)?(?: ?{_REPEAT})?")
-# Square brackets are never sung; round ones often are (backing voices), unless a label is inside.
-_INSERTED = re.compile(
-    rf"\[[^\[\]\n]{{0,200}}\]|\( ?{_LABEL.pattern} ?\)|<[\d:.]{{1,20}}>|https?://\S{{1,500}}"
-    r"|you might also like(?=\[|\d{0,6}embed|\n|$)"
-)
-_CREDITS = re.compile(
-    r"(?:songwriters?|writers?|written by|composers?) ?:|lyrics (?:licensed|powered|©)|copyright|©"
-)
-_TITLE = re.compile(
-    r"^(?:\d{1,5} ?contributors?.{0,300}?lyrics|(?:songtext|liedtext) (?:zu|von)\b.*"
-    r"|lyrics (?:to|of|for)\b.*|paroles (?:de|du|des)\b.*|letras? (?:de|da|do)\b.*"
-    r"|testo (?:di|della|del)\b.*|tekst piosenki\b.*|текст песни\b.*)"
-)
-_TAIL = re.compile(r"\d{0,6} ?embed$")

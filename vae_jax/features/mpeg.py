@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from vae_jax.features.errors import AudioError
+from vae_jax.features.errors import NO_AUDIO, AudioError
 
 FIXED_BITS = 0xFFFE0C00  # of a frame's header: sync, version, layer, sample rate
 MOST_JUNK = 2**17  # bytes at the beginning in which the first frame is looked for
@@ -157,14 +157,14 @@ def examine(file: BinaryIO, start: int) -> Stream | None:
     else:
         kind = b""
     if first >= size:
-        raise AudioError("it holds no audio, only a header of mp3")
+        raise AudioError("it holds no audio, only a header of mp3", NO_AUDIO)
     if kind and promised and length and _is_whole(file, first - frame.size + length, size):
         return None
     frames, end = count(file, first, frame.header, size)
     if kind and promised and abs(frames - promised) <= 1:
         return None
     if not frames:
-        raise AudioError("it holds no audio, only headers of mp3")
+        raise AudioError("it holds no audio, only headers of mp3", NO_AUDIO)
     seconds = promised and (promised * frame.samples - _trimmed(info, at)) / frame.rate
     if kind and promised:
         return Stream(first, end, _patched(info, at, frames, end - first), frames, seconds, frame)

@@ -19,7 +19,7 @@ import numpy as np
 
 from vae_jax.config import feature_settings
 from vae_jax.features import extractors, ffmpeg
-from vae_jax.features.errors import AGAIN, NEVER, READABLE, WITH_FFMPEG
+from vae_jax.features.errors import AGAIN, MACHINE, NEVER, READABLE, REMEDIES, WITH_FFMPEG, kind_of
 from vae_jax.features.extractors import Extracted, Refused
 from vae_jax.features.known import Known
 from vae_jax.features.origins import Origin, checksum, look
@@ -42,6 +42,8 @@ class Failure:
         audio, or its audio without its lyrics.
     retry
         When it is tried again; "" is never, since the file is to blame and not the machine.
+    kind, remedy
+        Of what kind it is, and what to do about it.
     """
 
     id: str
@@ -49,11 +51,14 @@ class Failure:
     reason: str
     kept: bool = False
     retry: str = NEVER
+    kind: str = ""
+    remedy: str = ""
 
     @classmethod
-    def of(cls, track: Track, reason: str, kept: bool, retry: str) -> "Failure":
+    def of(cls, track: Track, refused: Refused, kept: bool = False) -> "Failure":
         """Describe a track's failure."""
-        return cls(track.id, str(track.audio_path or ""), reason, kept, retry)
+        remedy, place = REMEDIES[refused.kind], str(track.audio_path or "")
+        return cls(track.id, place, str(refused), kept, refused.retry, refused.kind, remedy)
 
     @property
     def is_worth_a_try(self) -> bool:
@@ -70,6 +75,14 @@ class Oddity:
     id: str
     audio_path: str
     warning: str
+    remedy: str = ""
+
+    @classmethod
+    def of(cls, track: Track, warning: str) -> "Oddity":
+        """Describe what is odd about a track."""
+        return cls(
+            track.id, str(track.audio_path or ""), warning, REMEDIES.get(kind_of(warning), "")
+        )
 
 
 @dataclass(frozen=True)
@@ -142,10 +155,10 @@ def write_shard(
             on_track(result)
             made_from.append(origin)
             if isinstance(result, Refused):
-                failed.append(Failure.of(track, result, False, result.retry))
+                failed.append(Failure.of(track, result))
                 continue
-            failed += [Failure.of(track, fault, True, result.retry) for fault in result.faults]
-            odd += [Oddity(track.id, str(track.audio_path), text) for text in result.warnings]
+            failed += [Failure.of(track, fault, kept=True) for fault in result.faults]
+            odd += [Oddity.of(track, text) for text in result.warnings]
             decoders.append(result.decoder)
             ids.append(track.id)
             offsets.append(content.tell())
@@ -211,7 +224,8 @@ def _make(
         origin = origin._replace(checksum=checksum(track))
     result = extractor(track)
     if look([track], job.feature)[0].state != origin.state:
-        changed = Refused("it changed while it was read: run again when it is complete", AGAIN)
+        reason = "it changed while it was read: run again when it is complete"
+        changed = Refused(reason, MACHINE, AGAIN)
         return origin._replace(state=None, checksum=None), None, changed
     return origin, None, result
 

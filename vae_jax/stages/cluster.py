@@ -25,11 +25,12 @@ from vae_jax.console import Progress
 from vae_jax.embedding.latents import Latents
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest
-from vae_jax.run import CENTERS, CLUSTERING_METRICS, CLUSTERS, Run
+from vae_jax.run import CENTERS, CLUSTERING_METRICS, CLUSTERS, LABELS, Run
 from vae_jax.stages.up_to_date import hashes, unless_up_to_date
 from vae_jax.storage import files
 
 COMMON = "raw"  # the standardised input features are the space that all methods share
+MOST_NAMED = 10  # pairs of labels that are named in the log; all are in the file
 MIXTURE = "mixture"  # the method of a row about the components of the VAE's own prior
 Row = dict[str, Any]
 
@@ -63,13 +64,13 @@ def update(run: Run) -> bool:
         embeddings,
         [*(config[key] for key in ("cluster", "seed")), run.baselines],
         config["model"]["condition"],
-        [run.manifest.ids, *map(run.manifest.columns.get, columns)],
+        [run.manifest.ids, *(run.manifest.labels(name, run.manifest.ids) for name in columns)],
     ]
 
     def write() -> list[Path]:
         run_id = files.fingerprint(*made_from)
         cluster(run, run_id)
-        return [run.outdir / name for name in (CLUSTERING_METRICS, CLUSTERS, CENTERS)]
+        return [run.outdir / name for name in (CLUSTERING_METRICS, CLUSTERS, CENTERS, LABELS)]
 
     return unless_up_to_date(run, "cluster", made_from, write)
 
@@ -103,7 +104,8 @@ def cluster(run: Run, run_id: str) -> list[Row]:
     spaces = _open_spaces(run, methods)
     ids = spaces[methods[0]].latents.ids
     classes = np.array(_labels(manifest, config.cluster.label, ids))
-    artists = np.array(manifest.column("artist", ids.tolist()))
+    artists = np.array(manifest.labels("artist", ids.tolist()))
+    _write_labels(outdir / LABELS, manifest, config.cluster.label)
     options = _with_num_clusters(config.cluster, methods[0], spaces[methods[0]].points, config.seed)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     rows: list[Row] = []
@@ -244,7 +246,26 @@ def _labels(manifest: Manifest, name: str, ids: np.ndarray) -> list[str]:
             "%s has no column %r (config.cluster.label): no scores against labels.",
             *(manifest.path, name),
         )
-    return manifest.column(name, ids.tolist())
+    return manifest.labels(name, ids.tolist())
+
+
+def _write_labels(path: Path, manifest: Manifest, name: str) -> None:
+    """Write, and log, which cells of a column count as another label than they say."""
+    folding = manifest.folding(name)
+    columns = ("column", "cell", "label", "tracks", "kind")
+    changed = [(name, c, label, folding.counts[c], kind) for c, label, kind in folding.changed()]
+    alike = [
+        (name, other, one, folding.counts.get(other, 0), "perhaps the same: not joined")
+        for one, other in folding.alike()
+    ]
+    files.write_csv(path, columns, (dict(zip(columns, r, strict=True)) for r in changed + alike))
+    if told := folding.told():
+        logging.info("labels: folded in %r: %s; %s lists them", name, told, path)
+    for _, other, one, *_ in alike[:MOST_NAMED]:
+        logging.warning(
+            "labels: %r and %r in %r may be one, and count as two: make them equal if they are.",
+            *(one, other, name),
+        )
 
 
 def _description(method: str, found: Clustering, config: ConfigDict) -> Row:

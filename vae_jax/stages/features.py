@@ -1,5 +1,7 @@
 """The features stage: the manifest in, records, `failed.csv` and `warnings.csv` out."""
 
+from collections import Counter
+
 from absl import logging
 
 from vae_jax.errors import UserError
@@ -26,19 +28,23 @@ def update(run: Run) -> bool:
             raise UserError(f"{error} {run.outdir / FAILED} lists them all.") from error
         odd = extract.write_warnings(run.outdir / WARNINGS, run.records_dir)
     extract.write_failures(run.outdir / FAILED, failures)
-    kept = sum(failure.kept for failure in failures)
-    for count, fate in (
-        (len(failures) - kept, "failed and are left out"),
-        (kept, "are kept without their audio or lyrics, which failed"),
+    for is_kept, fate in (
+        (False, "failed and are left out"),
+        (True, "are kept without their audio or lyrics, which failed"),
     ):
-        if count:
+        kinds = Counter(failure.kind for failure in failures if failure.kept == is_kept)
+        if kinds:
             logging.warning(
-                "features: %d of %d tracks %s; %s says why",
-                *(count, len(run.manifest), fate, run.outdir / FAILED),
+                "features: %d of %d tracks %s (%s); %s says why, and what to do",
+                *(kinds.total(), len(run.manifest), fate, _listed(kinds), run.outdir / FAILED),
             )
     if odd:
         logging.warning(
-            "features: %d of %d tracks are used although they are damaged or odd; %s says how",
-            *(odd, len(run.manifest), run.outdir / WARNINGS),
+            "features: tracks are used although they are damaged or odd (%s); %s says how",
+            *(_listed(odd), run.outdir / WARNINGS),
         )
     return changed
+
+
+def _listed(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind or 'other'}" for kind, count in kinds.most_common())

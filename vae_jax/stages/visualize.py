@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 from matplotlib.figure import Figure
 
 from vae_jax import config as config_lib
@@ -72,7 +73,13 @@ def update(run: Run) -> bool:
         hashes(inputs, "cluster"),
         [files.sha256(path) if path.exists() else None for path in optional],
         [*(config[key] for key in ("visualize", "seed")), run.baselines],
-        [run.manifest.ids, *map(run.manifest.columns.get, config["visualize"]["color_by"])],
+        [
+            run.manifest.ids,
+            *(
+                run.manifest.labels(name, run.manifest.ids)
+                for name in config["visualize"]["color_by"]
+            ),
+        ],
     ]
 
     return unless_up_to_date(run, "visualize", made_from, lambda: visualize(run))
@@ -103,6 +110,9 @@ def visualize(run: Run) -> list[Path]:
             todo |= method_plots
             progress.update(done)
     todo |= _model_plots(outdir, methods[0])
+    for column in sorted({*run.config.visualize.color_by} - {run.config.cluster.label}):
+        if told := manifest.folding(column).told():  # the label's are listed with the scores
+            logging.info("labels: folded in %r: %s", column, told)
     with Progress("plots", len(todo), "plots") as progress:
         for done, (name, draw) in enumerate(todo.items(), 1):
             path = outdir / FOLDER / f"{name}.png"
@@ -180,7 +190,7 @@ def _color_columns(
     """Return the columns that tell tracks apart, each once: label and genre are often equal."""
     chosen: dict[str, list[str]] = {}
     for column in columns:
-        values = manifest.column(column, ids)
+        values = manifest.labels(column, ids)
         if len({*values} - {""}) >= 2 and values not in chosen.values():
             chosen[column] = values
     return chosen
