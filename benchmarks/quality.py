@@ -214,9 +214,8 @@ def _embed(path: str, outdir: Path, num_seeds: int, with_lyrics: bool) -> Embedd
 
 def _embed_elsewhere(path: str, outdir: Path, num_seeds: int) -> Embedded:
     """Do the like on MusiCNN's features of 3-s patches; raw and PCA are of their means."""
-    config = track.get_config("musicnn")
-    config.model.prior = "normal"
-    run = _train("track VAE on MusiCNN", config, path, outdir, num_seeds, ("raw", "plda"))
+    name, config = "track VAE on MusiCNN", model_on_musicnn()
+    run = _train(name, config, path, outdir, num_seeds, ("raw", "plda"))
     raw = read(run.embedding("raw"), num_seeds)
     found = {"raw": raw, "PCA": _reduced(raw), "PLDA": read(run.embedding("plda"), num_seeds)}
     found["track VAE"] = read(run.embedding("vae"), num_seeds)
@@ -287,6 +286,13 @@ def models(with_lyrics: bool) -> dict[str, ConfigDict]:
         "track VAE + mixture": track.get_config(),
     }
     return configs | ({"hybrid VAE": hybrid.get_config()} if with_lyrics else {})
+
+
+def model_on_musicnn() -> ConfigDict:
+    """Return the track VAE on features that were trained elsewhere."""
+    config = track.get_config("musicnn")
+    config.model.prior = "normal"
+    return config
 
 
 def _autoencoder() -> ConfigDict:
