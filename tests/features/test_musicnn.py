@@ -62,9 +62,9 @@ def weights(saved, monkeypatch):
     return saved
 
 
-def apply(weights):
+def apply(weights, patches=PATCHES):
     variables = {"params": traverse_util.unflatten_dict(weights, sep="/")}
-    return np.asarray(jax.jit(musicnn.MusiCnn().apply)(variables, PATCHES))
+    return np.asarray(jax.jit(musicnn.MusiCnn().apply)(variables, patches))
 
 
 def feature(folder, **changes):
@@ -110,6 +110,7 @@ def test_patches_of_three_seconds_lie_side_by_side_and_the_rest_is_left_out(weig
     np.testing.assert_allclose(cut[:2], frames[: 2 * 187].reshape(2, 187, 96), atol=1e-5)
     whole = described(waveform, weights)
     assert (whole.shape, whole.dtype) == ((2, 200), np.float32)
+    np.testing.assert_allclose(whole, apply(made_up(), cut[:2]), atol=1e-4)
 
 
 def test_a_short_sound_is_repeated_to_fill_a_patch(weights):

@@ -11,6 +11,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from absl import logging
+
 from vae_jax.download import tf_checkpoint
 from vae_jax.errors import UserError
 from vae_jax.features import musicnn
@@ -68,6 +70,7 @@ def _is_there(target: Path, model: str) -> bool:
 
 def _fetch(folder: Path) -> Path:
     """Let pip fetch the package's file, which no other source can replace, and not install it."""
+    logging.info("musicnn: fetching %s (29 MB) with pip", WHEEL)
     wanted = folder / "requirements.txt"
     wanted.write_text(f"musicnn=={VERSION} --hash=sha256:{SHA256}\n")
     command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet"]

@@ -163,18 +163,24 @@ def audio_feature(feature: Mapping[str, Any], weights: Weights) -> spectral.Audi
 def describe(variables: Any, waveform: jax.Array, num_samples: jax.Array) -> jax.Array:
     """Return descriptions of a padded waveform's patches, [N] -> [P, 200]; [W, N] -> [W, P, 200].
 
-    Only the first `num_patches(num_samples)` of a waveform mean anything.
+    Only the first `num_patches(num_samples)` of a waveform mean anything. The others are 0, and
+    cost a CPU nothing, which takes patches one by one.
     """
-    if waveform.ndim == 2:
-        cut = jax.vmap(patches)(waveform, num_samples)
-    else:
-        cut = patches(waveform, num_samples)
-    described = lax.map(
-        lambda patch: MusiCnn().apply(variables, patch[None])[0],
-        cut.reshape(-1, *cut.shape[-2:]),
-        batch_size=1 if jax.default_backend() == "cpu" else PATCHES_PER_BATCH,
-    )
-    return described.reshape(*cut.shape[:-2], SIZE)
+    if waveform.ndim == 1:
+        return describe(variables, waveform[None], num_samples[None])[0]
+    cut, length = jax.vmap(patches)(waveform, num_samples), num_samples[:, None]
+    number = jnp.arange(cut.shape[1])
+    is_whole = (number + 1) * PATCH_FRAMES <= SPEC.num_frames(length)
+    is_real = (is_whole | (number == 0)) & (length > 0)
+
+    def one(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        patch, counts = pair
+        network = functools.partial(MusiCnn().apply, variables)
+        return lax.cond(counts, lambda: network(patch[None])[0], lambda: jnp.zeros(SIZE))
+
+    pairs = cut.reshape(-1, *cut.shape[2:]), is_real.ravel()
+    batch_size = None if jax.default_backend() == "cpu" else PATCHES_PER_BATCH
+    return lax.map(one, pairs, batch_size=batch_size).reshape(*cut.shape[:2], SIZE)
 
 
 def num_patches(num_samples: int) -> int:
