@@ -1,7 +1,8 @@
 """MusiCNN against the original; `musicnn.npz` holds what the package's own graph gives.
 
 TensorFlow 2.15 ran `musicnn.models.define_model` of musicnn 0.1.0 on the patches of `PATCHES`: with
-the published weights of both models, and with those of `made_up`.
+the published weights of both models, and with those of `made_up`. (The package's `extractor` would
+have given the first patch's description for all patches.)
 """
 
 import shutil
