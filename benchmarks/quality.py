@@ -1,7 +1,7 @@
 """Measures whether VAEs find structure in a collection that linear methods do not.
 
 python -m benchmarks.quality --manifest=PATH/metadata.csv [--manifest=...] --label=genre
-    --outdir=DIR [--seeds=10]
+    --outdir=DIR [--seeds=10] [--with=musicnn]
 
 Every method is clustered by k-means into as many clusters as there are labels, once per seed. A
 model is trained anew with each seed, all of them side by side. The reference alone is chosen by
@@ -11,6 +11,9 @@ artists, each track's neighbours are searched for tracks by the same artist.
 Writes `quality.csv` (a row per method and seed), `quality.md` and `quality.png`. Trained models
 stay in the folder: a run that was stopped continues, and a second one only scores. With several
 collections, each has a folder in it, named like its own.
+
+With --with=musicnn, raw features, PCA, PLDA and the track VAE are also measured on features that a
+network has learned elsewhere from tags (`vae-jax download musicnn`). They are never the reference.
 """
 
 import argparse
@@ -27,6 +30,7 @@ from ml_collections import ConfigDict
 
 from configs import hybrid, mlp, track
 from vae_jax import manifest
+from vae_jax.config import TRAINED_ELSEWHERE
 from vae_jax.embedding import baselines
 from vae_jax.embedding.latents import Latents
 from vae_jax.errors import UserError
@@ -39,8 +43,10 @@ LINEAR = (  # of MFCC frames: mean, std and mean |change|; without the last; wha
     *("raw, modulation", "PCA, modulation", "PLDA"),
 )
 RAW_OF = {"track VAE": "raw", "VAE": "raw, no change"}  # whose raw features they are
+ELSEWHERE = f"on MusiCNN ({TRAINED_ELSEWHERE['musicnn']})"  # in the names of methods
 PCA_SIZE = 16  # the best of 8 to 60 on gtzan_mini, and what the MLPs have
 DRAWS = 500  # of the bootstrap
+Embedded = dict[str, tuple[np.ndarray, list[np.ndarray]]]  # method -> ids [N], points by seed
 # Column -> title.
 METRICS = {
     **{"ami": "AMI", "nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"},
@@ -78,7 +84,7 @@ class Method:
         return float(np.mean([row[column] for row in self.rows]))
 
 
-def main(path: str, label: str, outdir: Path, num_seeds: int) -> str:
+def main(path: str, label: str, outdir: Path, num_seeds: int, with_musicnn: bool = False) -> str:
     """Run the benchmark, write its three files, and return the table."""
     if num_seeds < 1:
         raise UserError(f"--seeds is {num_seeds}, but must be 1 or more.")
@@ -87,7 +93,10 @@ def main(path: str, label: str, outdir: Path, num_seeds: int) -> str:
     k = len({*tracks.columns[label]} - {""})
     if k < 2:
         raise UserError(f"{path}: column {label!r} has {k} labels, but comparing needs 2 or more.")
-    ids, spaces = _embed(path, outdir, num_seeds, with_lyrics)
+    found = _embed(path, outdir, num_seeds, with_lyrics)
+    if with_musicnn:
+        found |= _embed_elsewhere(path, outdir, num_seeds)
+    ids, spaces = _shared(found)
     classes = np.array(tracks.labels(label, ids.tolist()))
     artists = np.array(tracks.labels("artist", ids.tolist()))
     methods = {
@@ -182,19 +191,13 @@ def table(
     )
 
 
-def _embed(
-    path: str, outdir: Path, num_seeds: int, with_lyrics: bool
-) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
+def _embed(path: str, outdir: Path, num_seeds: int, with_lyrics: bool) -> Embedded:
     """Train every model with every seed; return the ids [N] and each method's points by seed."""
     configs = models(with_lyrics)
-    found: dict[str, tuple[np.ndarray, list[np.ndarray]]] = {}
+    found: Embedded = {}
     for name, config in configs.items():
         peers = ("raw", "plda") if name == "track VAE" else ("raw",)
-        config.update(manifest=path, num_seeds=num_seeds, baselines=peers)
-        config.update(data_dir=str(outdir / "data"), checkpoint_dir=str(outdir / "checkpoints"))
-        run = Run(config, outdir / "runs" / re.sub(r"\W+", "-", name))
-        print(name, file=sys.stderr, flush=True)
-        runner.run_stages(config, run.outdir, ("features", "train", "embed"), None)
+        run = _train(name, config, path, outdir, num_seeds, peers)
         found[name] = read(run.embedding("vae"), num_seeds)
         if "plda" in peers:
             found["PLDA"] = read(run.embedding("plda"), num_seeds)
@@ -203,19 +206,50 @@ def _embed(
     ids, points = _descriptions(configs["track VAE"])
     found["raw, modulation"] = ids, [points] * num_seeds
     for suffix in ("", ", no change", ", modulation"):
-        ids, spaces = found[f"raw{suffix}"]
-        reduced = [
-            baselines.pca(points, PCA_SIZE, seed)(points) for seed, points in enumerate(spaces)
-        ]
-        found[f"PCA{suffix}"] = ids, reduced
+        found[f"PCA{suffix}"] = _reduced(found[f"raw{suffix}"])
     ids, spaces = found["PCA"]
     found["PCA whitened"] = ids, [_whiten(points) for points in spaces]
-    shared = found["raw"][0]
+    return {name: found[name] for name in (*LINEAR, *configs)}
+
+
+def _embed_elsewhere(path: str, outdir: Path, num_seeds: int) -> Embedded:
+    """Do the like on MusiCNN's features of 3-s patches; raw and PCA are of their means."""
+    name, config = "track VAE on MusiCNN", model_on_musicnn()
+    run = _train(name, config, path, outdir, num_seeds, ("raw", "plda"))
+    raw = read(run.embedding("raw"), num_seeds)
+    found = {"raw": raw, "PCA": _reduced(raw), "PLDA": read(run.embedding("plda"), num_seeds)}
+    found["track VAE"] = read(run.embedding("vae"), num_seeds)
+    return {f"{name} {ELSEWHERE}": one for name, one in found.items()}
+
+
+def _train(
+    name: str, config: ConfigDict, path: str, outdir: Path, num_seeds: int, peers: Sequence[str]
+) -> Run:
+    """Train a model with every seed, and embed all tracks with it and with its peers."""
+    config.update(manifest=path, num_seeds=num_seeds, baselines=tuple(peers))
+    config.update(data_dir=str(outdir / "data"), checkpoint_dir=str(outdir / "checkpoints"))
+    run = Run(config, outdir / "runs" / re.sub(r"\W+", "-", name))
+    print(name, file=sys.stderr, flush=True)
+    runner.run_stages(config, run.outdir, ("features", "train", "embed"), None)
+    return run
+
+
+def _reduced(raw: tuple[np.ndarray, list[np.ndarray]]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Return the PCA of each seed's points."""
+    ids, spaces = raw
+    return ids, [
+        baselines.pca(points, PCA_SIZE, seed)(points) for seed, points in enumerate(spaces)
+    ]
+
+
+def _shared(found: Embedded) -> tuple[np.ndarray, dict[str, list[np.ndarray]]]:
+    """Return the ids that all methods have, and their points; features may fail for some tracks."""
+    shared = next(iter(found.values()))[0]
     for ids, _ in found.values():
-        shared = shared[np.isin(shared, ids)]  # features may fail for different tracks
+        shared = shared[np.isin(shared, ids)]
     return shared, {
-        name: [_rows(found[name][0], points, shared) for points in found[name][1]]
-        for name in (*LINEAR, *configs)
+        name: [_rows(ids, points, shared) for points in spaces]
+        for name, (ids, spaces) in found.items()
     }
 
 
@@ -252,6 +286,13 @@ def models(with_lyrics: bool) -> dict[str, ConfigDict]:
         "track VAE + mixture": track.get_config(),
     }
     return configs | ({"hybrid VAE": hybrid.get_config()} if with_lyrics else {})
+
+
+def model_on_musicnn() -> ConfigDict:
+    """Return the track VAE on features that were trained elsewhere."""
+    config = track.get_config("musicnn")
+    config.model.prior = "normal"
+    return config
 
 
 def _autoencoder() -> ConfigDict:
@@ -338,7 +379,8 @@ def _draw(methods: Mapping[str, Method], reference: str, heading: str, path: Pat
     names = list(methods)
     for axes, column in zip(panels, shown, strict=True):
         for row, name in enumerate(names):
-            color = "#777777" if name in LINEAR or "untrained" in name else "#0072B2"
+            is_trained = "VAE" in name or name == "autoencoder"
+            color = "#0072B2" if is_trained and "untrained" not in name else "#777777"
             values = [one[column] for one in methods[name].rows]
             axes.scatter(values, [row] * len(values), s=12, alpha=0.5, color=color, linewidths=0)
             axes.scatter(methods[name].mean(column), row, marker="|", s=260, color=color)
@@ -346,7 +388,7 @@ def _draw(methods: Mapping[str, Method], reference: str, heading: str, path: Pat
         axes.axvline(methods[reference].mean(CHANCE[column]), color="#777777", lw=0.8, ls=":")
         axes.set_xlabel(METRICS[column])
         figures.plain(axes)
-    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_yticks(range(len(names)), [name.replace(" (", "\n(") for name in names])
     panels[0].invert_yaxis()
     title = f"{heading}\nbar: mean; dashed: {reference}, the best linear one; dotted: chance"
     figure.suptitle(title, fontsize=9, x=0.01, ha="left")
@@ -361,11 +403,13 @@ def run(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--label", default="label", help="the column to compare clusters with")
     parser.add_argument("--outdir", required=True, type=Path)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--with", choices=["musicnn"], help="features that others have trained")
     args = parser.parse_args(argv)
     try:
         for path in args.manifest:
             name = Path(path).absolute().parent.name if len(args.manifest) > 1 else ""
-            print(main(path, args.label, args.outdir / name, args.seeds))
+            with_musicnn = getattr(args, "with") == "musicnn"
+            print(main(path, args.label, args.outdir / name, args.seeds, with_musicnn))
     except UserError as error:
         sys.exit(f"benchmarks.quality: {error}")
 

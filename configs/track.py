@@ -2,7 +2,10 @@
 
 python -m vae_jax.main --config=configs/track.py --config.manifest=PATH/metadata.csv
 
-Variant: --config=configs/track.py:conv2d looks at log-mel segments through convolutions.
+Variants:
+    --config=track:conv2d   looks at log-mel segments through convolutions
+    --config=track:musicnn  starts from features that others have trained with tags; first fetch
+                            their network: vae-jax download musicnn
 """
 
 from ml_collections import ConfigDict
@@ -12,9 +15,9 @@ from vae_jax.errors import UserError
 
 
 def get_config(variant: str = "mfcc") -> ConfigDict:
-    """Return the config of a variant: mfcc or conv2d."""
-    if variant not in ("mfcc", "conv2d"):
-        raise UserError(f"configs/track.py has no variant {variant!r}: mfcc, conv2d.")
+    """Return the config of a variant: mfcc, conv2d or musicnn."""
+    if variant not in ("mfcc", "conv2d", "musicnn"):
+        raise UserError(f"configs/track.py has no variant {variant!r}: mfcc, conv2d, musicnn.")
     config = get_defaults()
     config.name = "track"
     config.baselines = ("pca", "raw", "plda")  # the last is its linear peer, in closed form
@@ -34,4 +37,6 @@ def get_config(variant: str = "mfcc") -> ConfigDict:
     if variant == "conv2d":
         config.feature.name = "logmelspec"
         config.model.encoder = "conv2d"
+    if variant == "musicnn":
+        config.feature.name = "musicnn"
     return config

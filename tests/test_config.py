@@ -180,11 +180,11 @@ def test_what_a_model_would_ignore_is_refused(name, key):
 @pytest.mark.parametrize(
     ("model", "feature", "audio", "sees"),
     [
-        ("mlp", "logmelspec", "mfcc", "mfcc, lyrics_tfidf, embedding, hybrid"),
+        ("mlp", "logmelspec", "mfcc", "mfcc, lyrics_tfidf, embedding, musicnn, hybrid"),
         ("mlp", "hybrid", "logmelspec", "hybrid with audio_feature=mfcc"),
         ("conv2d", "mfcc", "mfcc", "mfcc_frames, logmelspec"),
         ("conv2d", "hybrid", "logmelspec", "mfcc_frames, logmelspec"),
-        ("track", "lyrics_tfidf", "mfcc", "mfcc_frames, logmelspec, embedding"),
+        ("track", "lyrics_tfidf", "mfcc", "mfcc_frames, logmelspec, embedding, musicnn"),
         ("multimodal", "mfcc", "mfcc", "hybrid"),
     ],
 )
@@ -207,6 +207,28 @@ def test_a_model_takes_the_features_that_it_sees(model, feature):
     config.model.name, config.feature.name = model, feature
     config.feature.embedding = "clap.npz" if feature == "embedding" else None
     config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("sample_rate", 22051), ("n_mels", 96), ("fmin", 20.0)]
+)
+def test_what_a_network_of_features_was_trained_on_cannot_be_changed(name, value):
+    config = config_lib.get_config()
+    config.model.name, config.feature.name = "track", "musicnn"
+    config.feature[name] = value
+    with pytest.raises(
+        UserError, match=rf"feature.{name} is {value}, but .*musicnn brings .*out\."
+    ):
+        config_lib.validate(config)
+
+
+def test_only_musicnns_features_depend_on_which_of_its_models_is_meant():
+    feature = config_lib.get_config().feature.to_dict()
+    for settings in (config_lib.feature_settings, config_lib.training_settings):
+        assert "musicnn" not in settings(feature)
+        assert settings(feature | {"name": "musicnn"})["musicnn"] == "MSD_musicnn"
+        assert "musicnn_dir" not in settings(feature | {"name": "musicnn"})
+    assert config_lib.shared_settings(feature)["musicnn"] == "MSD_musicnn"
 
 
 @pytest.mark.parametrize(("name", "path"), [("embedding", None), ("mfcc", "clap.npz")])

@@ -33,10 +33,17 @@ from vae_jax.rules import (
 )
 from vae_jax.storage import urls
 
-FEATURES = ("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid", "embedding")
+FEATURES = (
+    *("mfcc", "mfcc_frames", "logmelspec", "lyrics_tfidf", "hybrid", "embedding"),
+    "musicnn",
+)
 AUDIO_FEATURES = ("mfcc", "logmelspec")  # features that the hybrid can join to lyrics
 FRAMES = ("mfcc_frames", "logmelspec")  # features that change over time
-SEGMENTS = (*FRAMES, "embedding")  # features that may be cut into segments, or hold some
+SEGMENTS = (*FRAMES, "embedding", "musicnn")  # that may be cut into segments, or hold some
+MUSICNN = ("MSD_musicnn", "MTT_musicnn")  # the models of `features.musicnn`
+# What networks of features were trained on, where that was not music without labels.
+TRAINED_ELSEWHERE = {"musicnn": "features trained elsewhere with tags"}
+SPECTRAL = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "fmin", "fmax")
 CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
 PRIORS = ("normal", "mixture")
 PROJECTIONS = ("umap", "tsne", "pca")
@@ -105,6 +112,14 @@ KEYS: dict[str, Key] = {
     ),
     "feature.embedding": Key(
         None, _LOCATION, "embedding: another model's vectors, .npz, .npy or .parquet", str
+    ),
+    "feature.musicnn": Key(
+        "MSD_musicnn",
+        one_of(MUSICNN),
+        "musicnn: trained on the Million Song Dataset, or MTT's tags",
+    ),
+    "feature.musicnn_dir": Key(
+        "data/musicnn", _LOCATION, "musicnn: the folder into which its weights were downloaded"
     ),
     "feature.shard_size": Key(64, COUNT, "tracks per TFRecord shard"),
     "feature.num_workers": Key(0, at_least(0, 1024), "decoding workers; 0 = one per core"),
@@ -282,6 +297,13 @@ def _check_feature(feature: ConfigDict) -> None:
             f"model's vectors, need each other, but they are {feature.name!r} and "
             f"{feature.embedding!r}: set both or neither."
         )
+    if feature.name == "musicnn":
+        for name in SPECTRAL:
+            if feature[name] != KEYS[f"feature.{name}"].default:
+                raise UserError(
+                    f"config.feature.{name} is {feature[name]}, but config.feature.name=musicnn "
+                    "brings what its network was trained on: leave it out."
+                )
     if feature.min_duration > feature.duration:
         raise UserError(
             f"config.feature.min_duration ({feature.min_duration} s) must not exceed "
@@ -350,12 +372,12 @@ def feature_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
 
     The content of `embedding` decides too, but not where that file is.
     """
-    return _without(feature, "num_workers", "runner", "lyrics_weight", "embedding")
+    return _without(feature, "num_workers", "runner", "lyrics_weight", *_elsewhere(feature))
 
 
 def training_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `config.feature` that decide what a model learns."""
-    return _without(feature, "num_workers", "runner", "shard_size", "embedding")
+    return _without(feature, "num_workers", "runner", "shard_size", *_elsewhere(feature))
 
 
 def shared_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
@@ -365,11 +387,24 @@ def shared_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
     """
     which = ("duration", "min_duration", "excerpt", "num_windows")
     lyrics = ("lyrics_embed_dim", "lyrics_max_features", "lyrics_weight")
-    return _without(training_settings(feature), *which, *lyrics)
+    model = {"musicnn": feature["musicnn"]}
+    return _without(training_settings(feature), *which, *lyrics) | model
+
+
+def _elsewhere(feature: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys that say where files are, and the one that only MusiCNN's features have."""
+    places = ("embedding", "musicnn_dir")
+    return places if feature["name"] == "musicnn" else (*places, "musicnn")
 
 
 def _without(feature: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in feature.items() if key not in names}
+
+
+def described(feature: Mapping[str, Any]) -> str:
+    """Return the name of `config.feature`, for rows of tables, and who else trained it."""
+    name = feature["name"]
+    return f"{name} ({TRAINED_ELSEWHERE[name]})" if name in TRAINED_ELSEWHERE else name
 
 
 def to_dict(config: ConfigDict) -> dict[str, Any]:

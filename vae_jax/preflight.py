@@ -36,7 +36,8 @@ def check(run: Run, stages: Collection[str]) -> None:
     UserError
         If the manifest is not given, cannot be read or lacks a column; if there are fewer tracks
         than clusters, or more than a clusterer takes; if an output folder cannot be written,
-        is full, or holds records or checkpoints; or if a checkpoint was made with another config.
+        is full, or holds records or checkpoints; if a network of features is missing; or if a
+        checkpoint was made with another config.
     """
     if run.config.manifest is None:
         raise UserError(
@@ -53,6 +54,10 @@ def check(run: Run, stages: Collection[str]) -> None:
         _check_columns(run, stages, given)
     if "features" in stages:
         _check_space(run)
+        if run.config.feature.name == "musicnn":
+            from vae_jax.features import musicnn
+
+            musicnn.load(run.config.feature)
     if "cluster" in stages:
         from vae_jax.clustering import clusterers
 
@@ -131,6 +136,8 @@ def _check_space(run: Run) -> None:
 def _bytes_per_track(feature: ConfigDict) -> float:
     """Return about how many bytes the features of a track of the full duration take, at most."""
     name = feature.audio_feature if feature.name == "hybrid" else feature.name
+    if name == "musicnn":
+        return 4 * 200 * feature.duration / 3  # a description of every 3 s
     bands = {"logmelspec": feature.n_mels, "mfcc_frames": feature.n_mfcc}.get(name)
     if bands is None:
         return 4 * (feature.n_mels + feature.lyrics_embed_dim)

@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import flags as absl_flags
 
 from vae_jax import console
+from vae_jax.config import MUSICNN
 from vae_jax.errors import UserError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -19,6 +20,7 @@ EXAMPLES = """examples:
   vae-jax download folder ~/Music --output=data/music.csv
   vae-jax download m3u ~/Music/favourites.m3u8 --output=data/favourites.csv
   vae-jax download csv export.csv --column id=TrackId audio_path=Location genre="My Genre"
+  vae-jax download musicnn
 
 A download that was interrupted continues when the same command is run again. Log in to the
 Hugging Face hub with `hf auth login`, to Kaggle with ~/.kaggle/kaggle.json, where access asks for
@@ -54,6 +56,11 @@ def _run(flags: argparse.Namespace) -> Path:
         return mtg_jamendo.download(
             flags.repo_id, flags.split, flags.max_tracks, Path(flags.data_dir), flags.revision
         )
+    if flags.source == "musicnn":
+        from vae_jax.download import musicnn
+
+        wheel = None if flags.wheel is None else Path(flags.wheel)
+        return musicnn.download(flags.model, Path(flags.data_dir), wheel)
     if flags.source == "kaggle":
         from vae_jax.download import kaggle
 
@@ -101,6 +108,18 @@ def _parser() -> argparse.ArgumentParser:
     kaggle.add_argument("--dataset", required=True, metavar="OWNER/NAME")
     kaggle.add_argument("--data_dir", default="data/kaggle", help="default: data/kaggle")
     _add_genre_flag(kaggle)
+
+    ear = sources.add_parser("musicnn", help="the weights of MusiCNN, for feature.name=musicnn")
+    ear.add_argument(
+        "--model",
+        choices=MUSICNN,
+        default=MUSICNN[0],
+        help="trained on the Million Song Dataset, or on MagnaTagATune (default: %(default)s)",
+    )
+    ear.add_argument(
+        "--wheel", metavar="FILE", help="the package's file, where there is no network"
+    )
+    ear.add_argument("--data_dir", default="data/musicnn", help="default: data/musicnn")
 
     folder = sources.add_parser("folder", help="a music folder on this machine, by its tags")
     _add_path_flags(folder, "PATH")

@@ -82,7 +82,8 @@ def extract(
     if beam_options and feature["runner"] != "beam":
         raise UserError("--beam_options needs --config.feature.runner=beam.")
     shared = extractors.prepare(manifest, feature, directory, lyrics)
-    jobs, processes = _plan(manifest, feature, directory, shared, store)
+    on_accelerator = _is_for_accelerator(feature)
+    jobs, processes = _plan(manifest, feature, directory, shared, store, on_accelerator)
     if store:
         object_store.synchronise(store, directory)
     todo = [job for job in jobs if not is_done(job) or is_worth_a_try(job)]
@@ -101,6 +102,8 @@ def extract(
                 write_shard(job)
         elif feature["runner"] == "beam":
             _beam().run(todo, processes, beam_options)
+        elif on_accelerator:
+            pool.run_here(todo, len(manifest))
         else:
             pool.run(todo, processes, len(manifest))
     markers = [files.read_sealed_json(layout.marker_path(directory, job.shard)) for job in jobs]
@@ -145,18 +148,31 @@ def _plan(
     directory: Path,
     shared: str | None,
     store: str | None,
+    in_one_process: bool,
 ) -> tuple[list[ShardJob], int]:
     """Return a job per shard, and the number of processes to share them."""
     size = feature["shard_size"]
     chunks = [manifest[i : i + size] for i in range(0, len(manifest), size)]
     workers = feature["num_workers"] or num_cores()
-    processes = min(workers, len(chunks))
+    processes = 1 if in_one_process else min(workers, len(chunks))
     num_threads = -(-workers // processes)
     jobs = [
         ShardJob(directory, k, tracks, feature, shared, num_threads, store)
         for k, tracks in enumerate(chunks)
     ]
     return jobs, processes
+
+
+def _is_for_accelerator(feature: Mapping[str, Any]) -> bool:
+    """Say whether this process should compute features: by a network, where JAX has a GPU or TPU.
+
+    Decoding, in threads, is what takes the time then.
+    """
+    if feature["name"] != "musicnn" or feature["runner"] == "beam":
+        return False
+    import jax
+
+    return jax.default_backend() != "cpu"
 
 
 def _with_known(jobs: Sequence[ShardJob], records: Mapping[str, Known]) -> list[ShardJob]:

@@ -99,8 +99,11 @@ class AudioExtractor:
     @property
     def arrays(self) -> dict[str, ArraySpec]:
         """The specs of the arrays."""
-        feature = self.feature
-        return {"features": ArraySpec(feature.shape, feature.dtype, window=feature.window_frames)}
+        one = self.feature
+        spec = ArraySpec(
+            one.shape, one.dtype, window=one.window_frames, is_segments=one.is_segments
+        )
+        return {"features": spec}
 
     def __call__(self, track: Track) -> Extracted | Refused:
         """Return the track's arrays, or the reason why there are none."""
@@ -224,6 +227,8 @@ def build(feature: Mapping[str, Any], directory: Path, shared: str | None) -> Ex
 
     `shared` is what `prepare` returned for the records directory.
     """
+    if feature["name"] == "musicnn":
+        return _musicnn(feature)
     if feature["name"] not in (*WITH_LYRICS, "embedding"):
         return _audio(feature, feature["name"])
     assert shared is not None
@@ -245,7 +250,8 @@ def prepare(
 ) -> str | None:
     """Bring what all tracks share up to date, and return its hash; None if they share nothing.
 
-    Features with lyrics share `lyrics.json`, and another model's vectors the file that has them.
+    Features with lyrics share `lyrics.json`, another model's vectors the file that has them, and
+    MusiCNN's its weights.
 
     Parameters
     ----------
@@ -255,7 +261,7 @@ def prepare(
     Raises
     ------
     UserError
-        If no track has lyrics to learn from, or the file of vectors cannot be used.
+        If no track has lyrics to learn from, or the file of vectors or weights cannot be used.
     """
     if feature["name"] in WITH_LYRICS:
         return _prepare_lyrics(manifest, feature, directory, fitted)
@@ -263,6 +269,10 @@ def prepare(
         from vae_jax.features import embedding_file
 
         return embedding_file.check(urls.location(feature["embedding"]), manifest)
+    if feature["name"] == "musicnn":
+        from vae_jax.features import musicnn
+
+        return musicnn.digest(musicnn.load(feature))
     return None
 
 
@@ -329,6 +339,13 @@ def _audio(feature: Mapping[str, Any], name: str) -> AudioExtractor:
 
     settings = ConfigDict({**feature, "name": name})
     return AudioExtractor(settings, spectral.audio_feature(settings))
+
+
+def _musicnn(feature: Mapping[str, Any]) -> AudioExtractor:
+    from vae_jax.features import musicnn
+
+    settings = ConfigDict({**feature, "sample_rate": musicnn.SPEC.sample_rate})
+    return AudioExtractor(settings, musicnn.audio_feature(feature, musicnn.load(feature)))
 
 
 @functools.lru_cache(maxsize=1)

@@ -57,6 +57,14 @@ def run(jobs: Sequence[ShardJob], processes: int, num_tracks: int) -> None:
     )
 
 
+def run_here(jobs: Sequence[ShardJob], num_tracks: int) -> None:
+    """Write shards in this process, which has the accelerator, in the threads of each job."""
+    done = num_tracks - sum(len(job.tracks) for job in jobs)
+    with Progress("features", num_tracks, "tracks", done=done) as progress:
+        for job in jobs:
+            shards.write_shard(job, lambda result: progress.update(progress.done + 1))
+
+
 @contextmanager
 def worker_environment() -> Iterator[None]:
     """Let processes that are started here share the machine, best with one thread each."""

@@ -85,7 +85,7 @@ def log_mel(waveform: jax.Array, num_samples: jax.Array, spec: SpectralSpec) -> 
     """
     if waveform.ndim == 2:
         return _map(lambda pair: log_mel(*pair, spec), (waveform, num_samples))
-    decibels = 10 * jnp.log10(jnp.maximum(_mel_power(waveform, spec), MIN_POWER))
+    decibels = 10 * jnp.log10(jnp.maximum(mel_power(waveform, spec), MIN_POWER))
     valid = jnp.arange(len(decibels))[:, None] < spec.num_frames(num_samples)
     loudest = jnp.max(decibels, initial=-jnp.inf, where=valid)
     return jnp.maximum(decibels, loudest - TOP_DB)
@@ -152,25 +152,28 @@ class AudioFeature:
     compute
         (padded waveform [N], num_samples) -> array [T, ...] or [...], jitted; or
         (padded windows [W, N], num_samples [W]) -> array [W, T, ...] or [...].
-    spec
-        Says how many frames count.
+    num_rows
+        Says how many of a waveform's rows T count, given its samples.
     num_windows
         W, the most windows that a track can have; None if it is one waveform.
+    is_segments
+        Whether each row describes a segment of the track; it is a frame otherwise.
     """
 
     shape: tuple[int | None, ...]
     dtype: str
     max_samples: int
     compute: Callable[..., jax.Array]
-    spec: SpectralSpec
+    num_rows: Callable[[int], int]
     num_windows: int | None = None
+    is_segments: bool = False
 
     @property
     def window_frames(self) -> int | None:
         """The frames of each window, if frames of windows are stored."""
-        if self.num_windows is None or self.shape[0] is not None:
+        if self.num_windows is None or self.shape[0] is not None or self.is_segments:
             return None
-        return self.spec.num_frames(self.max_samples)
+        return self.num_rows(self.max_samples)
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
         """Return the feature of mono sound; safe to call from threads.
@@ -186,7 +189,7 @@ class AudioFeature:
         lengths[(*map(slice, count),)] = length
         values = np.asarray(self.compute(padded, lengths))
         if self.shape[0] is None:
-            values = values[(*map(slice, count), slice(self.spec.num_frames(length)))]
+            values = values[(*map(slice, count), slice(self.num_rows(length)))]
             values = values.reshape(-1, values.shape[-1])
         return values.astype(self.dtype)
 
@@ -209,13 +212,17 @@ def audio_feature(feature: Mapping[str, Any]) -> AudioFeature:
         "mfcc_frames": ((None, spec.n_mfcc), "float16", functools.partial(mfcc, spec=spec)),
         "logmelspec": ((None, spec.n_mels), "float16", functools.partial(log_mel, spec=spec)),
     }[feature["name"]]
+    max_samples, num_windows = longest(feature, spec.sample_rate)
+    return AudioFeature(shape, dtype, max_samples, compute, spec.num_frames, num_windows)
+
+
+def longest(feature: Mapping[str, Any], sample_rate: int) -> tuple[int, int | None]:
+    """Return the samples of a track's longest waveform, and its most windows; None without any."""
     if feature["excerpt"] == "spread":
         num_windows = feature["num_windows"]
-        max_samples = round(feature["duration"] * spec.sample_rate / num_windows)
-        return AudioFeature(shape, dtype, max_samples, compute, spec, num_windows)
+        return round(feature["duration"] * sample_rate / num_windows), num_windows
     # Resampling rounds up, by one sample if the ratio of the rates is not exact in binary.
-    max_samples = math.ceil(feature["duration"] * spec.sample_rate) + 1
-    return AudioFeature(shape, dtype, max_samples, compute, spec)
+    return math.ceil(feature["duration"] * sample_rate) + 1, None
 
 
 def _map(function: Callable, values: Any) -> Any:
@@ -225,7 +232,7 @@ def _map(function: Callable, values: Any) -> Any:
     return jax.vmap(function)(values)
 
 
-def _mel_power(waveform: jax.Array, spec: SpectralSpec) -> jax.Array:
+def mel_power(waveform: jax.Array, spec: SpectralSpec) -> jax.Array:
     """Return the mel power spectrogram [T, F] of a waveform [N]."""
     num_frames = spec.num_frames(len(waveform))
     num_blocks = -(-num_frames // FRAMES_PER_BLOCK)

@@ -12,7 +12,7 @@ from vae_jax.models.vae import Vae
 
 DECLARES = {
     "title": "VAE",
-    "features": ("mfcc", "lyrics_tfidf", "embedding", "hybrid"),
+    "features": ("mfcc", "lyrics_tfidf", "embedding", "musicnn", "hybrid"),
     "sees": "vector",
 }
 

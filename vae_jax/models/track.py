@@ -27,7 +27,7 @@ from vae_jax.models.vae import Elbo, Gaussian, Inputs
 
 DECLARES = {
     "title": "track VAE",
-    "features": ("mfcc_frames", "logmelspec", "embedding"),
+    "features": ("mfcc_frames", "logmelspec", "embedding", "musicnn"),
     "sees": "segments",
     "refuses": ("condition", "deterministic", "ae"),
 }

@@ -118,7 +118,7 @@ def cluster(run: Run, run_id: str) -> list[Row]:
             about: Row = {
                 **{"run_id": run_id, "time": now},
                 **{"method": method, "supervised": method in supervised},
-                **{"feature": config.feature.name, "model": config.model.name},
+                **{"feature": config_lib.described(config.feature), "model": config.model.name},
                 "latent_dim": spaces[method].latents.dim,
             }
             scored, shown[method] = _cluster_method(

@@ -44,24 +44,24 @@ class Method:
         The name in titles, such as "VAE latents".
     prefix
         What its columns in `clusters.csv` begin with: <prefix>cluster and <prefix>silhouette.
-    supervised
-        Whether it has seen labels, which every title then says.
+    marks
+        What every title says of it: that it has seen labels, or who trained its features.
     """
 
     name: str
     title: str
     prefix: str = ""
-    supervised: bool = False
+    marks: tuple[str, ...] = ()
 
     @property
     def mark(self) -> str:
-        """What follows titles to say that the method has seen labels."""
-        return " (supervised)" if self.supervised else ""
+        """What follows titles."""
+        return f" ({', '.join(self.marks)})" if self.marks else ""
 
     @classmethod
-    def baseline(cls, name: str, title: str, supervised: bool = False) -> "Method":
+    def baseline(cls, name: str, title: str, marks: tuple[str, ...] = ()) -> "Method":
         """Describe a baseline by where `baselines` and `clustering` keep its results."""
-        return cls(name, title, f"{name}_", supervised)
+        return cls(name, title, f"{name}_", marks)
 
 
 def update(run: Run) -> bool:
@@ -125,11 +125,16 @@ def visualize(run: Run) -> list[Path]:
 def _methods(run: Run) -> list[Method]:
     """Return the model first, then the baselines."""
     titles = {"pca": "PCA", "raw": "raw features", "plda": "PLDA", "ae": "autoencoder"}
-    model = Method("vae", "VAE latents", supervised=bool(run.supervised))
     return [
-        model,
-        *(Method.baseline(name, titles[name], name in run.supervised) for name in run.baselines),
+        Method("vae", "VAE latents", marks=_marks(run, "vae")),
+        *(Method.baseline(name, titles[name], _marks(run, name)) for name in run.baselines),
     ]
+
+
+def _marks(run: Run, method: str) -> tuple[str, ...]:
+    elsewhere = config_lib.TRAINED_ELSEWHERE.get(run.config.feature.name)
+    supervised = "supervised" if method in run.supervised else None
+    return tuple(mark for mark in (supervised, elsewhere) if mark)
 
 
 def _method_plots(

@@ -27,12 +27,15 @@ class ArrayView:
         T, the length of the segments that are cut from stored frames; None for vectors.
     window
         Frames of each of a track's windows, in which segments lie; None if there is one window.
+    is_pooled
+        Whether the stored vectors of a track's segments are seen as one, their mean.
     """
 
     mean: np.ndarray
     scale: np.ndarray
     segment_frames: int | None
     window: int | None = None
+    is_pooled: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,12 +53,19 @@ class ArrayView:
         A track that is shorter than a segment is repeated to fill it.
         """
         if self.segment_frames is None:
-            return self.standardise(x)
+            return self.vectors(x, num_frames)
         length, windows = self.windows(num_frames)
         starts = jnp.maximum(length - self.segment_frames, 0) + 1  # in each window
         chosen = jax.random.randint(key, num_frames.shape, 0, windows * starts)
         start = chosen // starts * length + chosen % starts
         return self.standardise(cut_frames(x, num_frames, start, self.segment_frames))
+
+    def vectors(self, x: jax.Array, num_frames: Any) -> jax.Array:
+        """Return each track's vector, [n, D], standardised."""
+        if self.is_pooled:
+            counts = (jnp.arange(x.shape[1]) < num_frames[:, None])[..., None]
+            x = jnp.sum(x, axis=1, where=counts) / jnp.maximum(num_frames, 1)[:, None]
+        return self.standardise(x)
 
     def whole(self, x: jax.Array, num_frames: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return all segments, side by side, [n, S, T, F], and which of them exist, [n, S]."""

@@ -66,6 +66,8 @@ class ModelSpec:
         views.check(config, records.arrays)
         statistics, whitening = dict(records.statistics), None
         sees = models_declared()[config["model"]["name"]].sees
+        if sees == "vector" and any(spec.is_segments for spec in records.arrays.values()):
+            statistics["features"] = views.measure_means(records)
         if sees == "segments":
             statistics["description"], whitening = track_view.measure_descriptions(config, records)
         weight = config["feature"]["lyrics_weight"]

@@ -6,6 +6,7 @@ at random from a track that is stored as frames. `whole` is for export: it takes
 Letters: n tracks, T frames, F bands, S segments.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from vae_jax.errors import UserError
 from vae_jax.models.declared import models_declared
 from vae_jax.models.vae import Inputs
+from vae_jax.records.reader import Records
 from vae_jax.records.statistics import ArraySpec, Statistics
 from vae_jax.training.array_view import ArrayView, Tracks, scaling
 from vae_jax.training.track_view import TrackView
@@ -63,7 +65,7 @@ class View:
         x, masks = {}, {}
         for name, view in self.arrays.items():
             if view.segment_frames is None:
-                x[name] = view.standardise(tracks[name])
+                x[name] = view.vectors(tracks[name], tracks.get("num_frames"))
             else:
                 x[name], masks["segments"] = view.whole(tracks[name], tracks["num_frames"])
         return self._inputs(tracks, x, masks)
@@ -107,7 +109,7 @@ def fuse(
 KINDS = {
     "vectors": "one vector of each track (mfcc, lyrics_tfidf, an embedding [N, D])",
     "frames": "frames (mfcc_frames, logmelspec)",
-    "segments": "vectors of its segments (an embedding [N, S, D])",
+    "segments": "vectors of its segments (musicnn, an embedding [N, S, D])",
 }
 
 
@@ -118,7 +120,7 @@ def check(config: Mapping[str, Any], arrays: Mapping[str, ArraySpec]) -> None:
     found = ("segments" if rows[0].is_segments else "frames") if rows else "vectors"
     sees = models_declared()[model["name"]].sees
     needed = {
-        "vector": ("vectors",),
+        "vector": ("vectors", "segments"),
         "segment": ("frames",),
         "segments": ("frames",) if model["encoder"] == "conv2d" else ("frames", "segments"),
         "modalities": tuple(KINDS),
@@ -154,13 +156,16 @@ def build(
     """
     model, feature = config["model"], config["feature"]
     check(config, arrays)
+    sees_vectors = models_declared()[model["name"]].sees == "vector"
     frames = {name for name, spec in arrays.items() if spec.shape and spec.shape[0] is None}
+    cut = set() if sees_vectors else frames
     stored = {name: spec for name, spec in arrays.items() if spec.shape}
     views = {
         name: ArrayView(
             *scaling(statistics[name]),
-            segment_frames=spec.segment_rows(model["segment_frames"]) if name in frames else None,
+            segment_frames=spec.segment_rows(model["segment_frames"]) if name in cut else None,
             window=spec.window,
+            is_pooled=name in frames - cut,
         )
         for name, spec in stored.items()
     }
@@ -174,5 +179,13 @@ def build(
             needs_segments=model["encoder"] == "conv2d",
         )
     weights = {name: feature["lyrics_weight"] if name == "lyrics" else 1.0 for name in stored}
-    is_fused = len(stored) > 1 and models_declared()[model["name"]].sees == "vector"
-    return View(views, is_fused, weights, num_classes)
+    return View(views, len(stored) > 1 and sees_vectors, weights, num_classes)
+
+
+def measure_means(records: Records) -> Statistics:
+    """Measure the means of tracks' vectors of segments, which vary less than these."""
+    parts = (
+        np.stack([rows.mean(axis=0) for rows in records.load(part)["features"]])
+        for part in records.parts(np.arange(len(records)))
+    )
+    return functools.reduce(Statistics.merge, map(Statistics.of, parts))
