@@ -182,6 +182,15 @@ def test_a_full_disk_is_refused_and_one_that_may_fill_is_named(
     assert "features of 12 tracks may take up to 4.4 GiB, but 0.1 GiB are free" in caplog.text
 
 
+def test_checkpoints_that_could_not_be_read_again_are_refused_before_training(
+    config, tmp_path, monkeypatch
+):
+    config.checkpoint_dir = str(tmp_path / "[2024]")
+    accept(config, tmp_path / "out")
+    monkeypatch.setattr(preflight.processes, "is_alone", lambda: False)
+    assert "whose name has the character '['" in refusal(config, tmp_path / "out")
+
+
 def test_results_do_not_go_where_records_or_checkpoints_are(config, tmp_path):
     records = Run(config, tmp_path).records_dir
     with pytest.raises(UserError, match="is a folder of feature records"):

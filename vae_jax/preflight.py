@@ -15,8 +15,10 @@ from ml_collections import ConfigDict
 
 from vae_jax import config as config_lib
 from vae_jax.errors import UserError
+from vae_jax.parallel import processes
 from vae_jax.records import layout
 from vae_jax.run import Run
+from vae_jax.training import literal_paths
 
 MIN_FREE = 4096  # bytes; with less, not even the config can be written
 
@@ -98,6 +100,7 @@ def _check_folders(run: Run, stages: Collection[str]) -> None:
         folders["config.data_dir"] = run.records_dir
     if "train" in stages and not run.checkpoint:
         folders["config.checkpoint_dir"] = Path(run.config.checkpoint_dir)
+        literal_paths.check(Path(run.config.checkpoint_dir), processes.is_alone())
     for name, folder in folders.items():
         existing = _nearest(folder)
         if not existing.is_dir():
