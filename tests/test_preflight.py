@@ -212,6 +212,7 @@ def checkpoint(config, tmp_path, monkeypatch):
     values = config_lib.to_dict(config)
     values["feature"] = config_lib.training_settings(values["feature"])
     monkeypatch.setattr(checkpoints, "best_step", lambda directory: 7)
+    monkeypatch.setattr(preflight, "_check_model", lambda directory: None)
     metadata = {"config": values, "lyrics": None}
     monkeypatch.setattr(checkpoints, "read_metadata", lambda directory, step: metadata)
     return tmp_path / "model"
@@ -242,6 +243,7 @@ def test_columns_that_a_checkpoints_config_names_may_be_missing_from_new_tracks(
     config.cluster.label, config.visualize.color_by = "mood", ("mood",)
     metadata = {"config": config_lib.to_dict(config), "lyrics": None}
     monkeypatch.setattr(checkpoints, "best_step", lambda directory: 7)
+    monkeypatch.setattr(preflight, "_check_model", lambda directory: None)
     monkeypatch.setattr(checkpoints, "read_metadata", lambda directory, step: metadata)
     accept(config, tmp_path / "out", checkpoint=tmp_path / "model")
     config.cluster.label = "tempo"

@@ -49,6 +49,8 @@ def check(run: Run, stages: Collection[str]) -> None:
     if run.checkpoint:
         given = config_lib.from_dict(run.checkpoint_metadata["config"])
         _check_checkpoint(run, given)
+        if "embed" in stages:
+            _check_model(run.checkpoint)
     _check_outdir(run)
     _check_folders(run, stages)
     if {"features", "cluster", "visualize"} & {*stages} or run.config.model.condition:
@@ -76,6 +78,14 @@ def _check_checkpoint(run: Run, trained: ConfigDict) -> None:
             f"the model in {run.checkpoint} was trained with another config "
             f"({'; '.join(differing)}): leave --config out, which takes the checkpoint's own."
         )
+
+
+def _check_model(directory: Path) -> None:
+    """Check that this version knows the model, which an earlier one may have written."""
+    from vae_jax.embedding.encoder import Encoder
+    from vae_jax.training import checkpoints
+
+    Encoder(directory, checkpoints.best_step(directory))
 
 
 def _check_outdir(run: Run) -> None:

@@ -8,7 +8,6 @@ and training moves it to `damaged/`. Files that others leave in these folders do
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -189,7 +188,14 @@ def best_model(directory: Path, step: int, num_models: int) -> int:
 
 def read_metadata(directory: Path, step: int) -> dict[str, Any]:
     """Return what was saved beside the arrays, without importing Orbax."""
-    return json.loads((directory / str(step) / "metadata" / "metadata").read_bytes())
+    path = directory / str(step) / "metadata" / "metadata"
+    try:
+        metadata = files.read_json(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: name another checkpoint, or train again.") from error
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("config"), dict):
+        raise UserError(f"{path} describes no model: name another checkpoint, or train again.")
+    return metadata
 
 
 def restore_params(directory: Path, step: int) -> Any:
