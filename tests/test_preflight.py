@@ -182,6 +182,15 @@ def test_a_full_disk_is_refused_and_one_that_may_fill_is_named(
     assert "features of 12 tracks may take up to 4.4 GiB, but 0.1 GiB are free" in caplog.text
 
 
+def test_checkpoints_that_could_not_be_read_again_are_refused_before_training(
+    config, tmp_path, monkeypatch
+):
+    config.checkpoint_dir = str(tmp_path / "[2024]")
+    accept(config, tmp_path / "out")
+    monkeypatch.setattr(preflight.processes, "is_alone", lambda: False)
+    assert "whose name has the character '['" in refusal(config, tmp_path / "out")
+
+
 def test_results_do_not_go_where_records_or_checkpoints_are(config, tmp_path):
     records = Run(config, tmp_path).records_dir
     with pytest.raises(UserError, match="is a folder of feature records"):
@@ -203,6 +212,7 @@ def checkpoint(config, tmp_path, monkeypatch):
     values = config_lib.to_dict(config)
     values["feature"] = config_lib.training_settings(values["feature"])
     monkeypatch.setattr(checkpoints, "best_step", lambda directory: 7)
+    monkeypatch.setattr(preflight, "_check_model", lambda directory: None)
     metadata = {"config": values, "lyrics": None}
     monkeypatch.setattr(checkpoints, "read_metadata", lambda directory, step: metadata)
     return tmp_path / "model"
@@ -233,6 +243,7 @@ def test_columns_that_a_checkpoints_config_names_may_be_missing_from_new_tracks(
     config.cluster.label, config.visualize.color_by = "mood", ("mood",)
     metadata = {"config": config_lib.to_dict(config), "lyrics": None}
     monkeypatch.setattr(checkpoints, "best_step", lambda directory: 7)
+    monkeypatch.setattr(preflight, "_check_model", lambda directory: None)
     monkeypatch.setattr(checkpoints, "read_metadata", lambda directory, step: metadata)
     accept(config, tmp_path / "out", checkpoint=tmp_path / "model")
     config.cluster.label = "tempo"

@@ -6,7 +6,7 @@
 import runpy
 import sys
 
-from vae_jax import __version__
+from vae_jax import __version__, console
 
 COMMANDS = {
     "run": "find structure in a collection: features, training, clusters, plots",
@@ -22,6 +22,7 @@ USAGE = "usage: vae-jax COMMAND [--FLAG=VALUE ...]"
 
 def main() -> None:
     """Run the command that the first argument names."""
+    console.set_up_streams()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help", "help"):
         print(_help())

@@ -173,8 +173,7 @@ def _runs(directory: str, label_run: str) -> list[list[dict[str, str]]]:
     rows = metrics_file.read(path)
     if not rows:
         raise UserError(f"{path} has no rows: run --stage=cluster first.")
-    times = {row["run_id"]: row["time"] for row in rows}
-    run_ids = sorted(times, key=times.__getitem__)  # ISO times sort as text
+    run_ids = list(dict.fromkeys(row["run_id"] for row in rows))  # a clock may have run ahead
     chosen = run_ids if label_run == "all" else run_ids[-1:]
     return [[row for row in rows if row["run_id"] == run_id] for run_id in chosen]
 

@@ -208,6 +208,7 @@ KEYS: dict[str, Key] = {
     "visualize.min_dist": Key(0.1, between(0, 1), "UMAP: least distance in the plane"),
     "visualize.perplexity": Key(30.0, above_zero(1000), "t-SNE: a third of its neighbours"),
 }
+PLACES = ("manifest", "data_dir", "checkpoint_dir")
 SECTIONS = tuple(dict.fromkeys(name.partition(".")[0] for name in KEYS))
 
 
@@ -419,6 +420,17 @@ def from_dict(values: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
+def from_elsewhere(values: Mapping[str, Any]) -> ConfigDict:
+    """Rebuild a config that came with a model, perhaps from another machine.
+
+    The places that it names are not followed: those of this machine are the defaults or given.
+    """
+    config, defaults = from_dict(values), get_config()
+    for name in PLACES:
+        config[name] = defaults[name]
+    return config
+
+
 def _update(config: ConfigDict, values: Mapping[str, Any], where: str) -> None:
     for key, value in values.items():
         if key not in config:
@@ -426,7 +438,10 @@ def _update(config: ConfigDict, values: Mapping[str, Any], where: str) -> None:
                 f"{where}.{key} is not a key of this version of vae_jax: "
                 "use the version that wrote it, or train again."
             )
-        if isinstance(value, Mapping):
+        if isinstance(config[key], ConfigDict) and isinstance(value, Mapping):
             _update(config[key], value, f"{where}.{key}")
-        else:
+            continue
+        try:
             config[key] = tuple(value) if isinstance(value, list) else value
+        except TypeError as error:
+            raise UserError(f"{where}.{key} is {value!r}, which is of the wrong type.") from error

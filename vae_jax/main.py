@@ -105,7 +105,7 @@ def _define_config(argv: list[str]) -> str:
 
         directory = checkpoints_in(Path(given.checkpoint))
         metadata = checkpoints.read_metadata(directory, checkpoints.best_step(directory))
-        config_flags.DEFINE_config_dict("config", config_lib.from_dict(metadata["config"]))
+        config_flags.DEFINE_config_dict("config", config_lib.from_elsewhere(metadata["config"]))
         return f"the config in {directory}"
     config_flags.DEFINE_config_file("config", None, "A preset, such as track, or a config file.")
     if not given.config:

@@ -17,6 +17,7 @@ import numpy as np
 from absl import flags
 
 from vae_jax import api, process
+from vae_jax import config as config_lib
 from vae_jax.collection.place import FALSE_RATE, Placed
 from vae_jax.errors import UserError
 from vae_jax.run import FAILED, LATENTS
@@ -49,7 +50,7 @@ def _encode(run: api.Results, manifest: str, outdir: Path) -> tuple[list[str], n
     from vae_jax.run import checkpoints_in
     from vae_jax.stages import runner
 
-    config = run.config.copy_and_resolve_references()
+    config = config_lib.from_elsewhere(config_lib.to_dict(run.config))
     config.update(manifest=manifest, baselines=())
     runner.run_stages(config, outdir, ("features", "embed"), checkpoints_in(run.outdir))
     arrays = files.read_npz(outdir / LATENTS, "ids", "latents")

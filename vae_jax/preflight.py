@@ -15,8 +15,10 @@ from ml_collections import ConfigDict
 
 from vae_jax import config as config_lib
 from vae_jax.errors import UserError
+from vae_jax.parallel import processes
 from vae_jax.records import layout
 from vae_jax.run import Run
+from vae_jax.training import literal_paths
 
 MIN_FREE = 4096  # bytes; with less, not even the config can be written
 
@@ -48,6 +50,8 @@ def check(run: Run, stages: Collection[str]) -> None:
     if run.checkpoint:
         given = config_lib.from_dict(run.checkpoint_metadata["config"])
         _check_checkpoint(run, given)
+        if "embed" in stages:
+            _check_model(run.checkpoint)
     _check_outdir(run)
     _check_folders(run, stages)
     if {"features", "cluster", "visualize"} & {*stages} or run.config.model.condition:
@@ -81,6 +85,14 @@ def _check_checkpoint(run: Run, trained: ConfigDict) -> None:
         )
 
 
+def _check_model(directory: Path) -> None:
+    """Check that this version knows the model, which an earlier one may have written."""
+    from vae_jax.embedding.encoder import Encoder
+    from vae_jax.training import checkpoints
+
+    Encoder(directory, checkpoints.best_step(directory))
+
+
 def _check_outdir(run: Run) -> None:
     """Check that the results do not go where records or checkpoints are kept."""
     outdir = run.outdir.resolve()
@@ -103,6 +115,7 @@ def _check_folders(run: Run, stages: Collection[str]) -> None:
         folders["config.data_dir"] = run.records_dir
     if "train" in stages and not run.checkpoint:
         folders["config.checkpoint_dir"] = Path(run.config.checkpoint_dir)
+        literal_paths.check(Path(run.config.checkpoint_dir), processes.is_alone())
     for name, folder in folders.items():
         existing = _nearest(folder)
         if not existing.is_dir():

@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -40,6 +41,7 @@ def run_command(
     """
     _share_heaps()
     programs.keep()
+    console.set_up_streams()
     console.set_up_logging()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
@@ -49,6 +51,8 @@ def run_command(
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     try:
         app.run(main, flags_parser=lambda argv: parse_flags(argv))
+    except SystemExit as ended:
+        sys.exit(0 if _asks_for_help() else ended.code)  # absl takes --help for a failure
     except (UserError, flags.Error) as error:
         if _shows_tracebacks():
             raise
@@ -113,6 +117,10 @@ def _shows_tracebacks() -> bool:
     return "--debug" in sys.argv
 
 
+def _asks_for_help() -> bool:
+    return any(re.fullmatch("--?help(short|full)?", argument) for argument in sys.argv)
+
+
 def _sentence(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     return f"{error.strerror or error}{where}; run again when that is mended."
@@ -144,9 +152,10 @@ def _end(status: int, sentence: str) -> NoReturn:
 
     Libraries would wait for their threads, which then complain about what is missing.
     """
-    # File names may come from anybody, and may hold characters that control the terminal.
-    shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in sentence)
-    os.write(sys.stderr.fileno(), f"vae_jax: {shown}\n".encode(errors="backslashreplace"))
+    with contextlib.suppress(OSError):  # its reader may have gone
+        sys.stdout.flush()
+        said = f"vae_jax: {console.shown(sentence)}\n"
+        os.write(sys.stderr.fileno(), said.encode(errors="backslashreplace"))
     for worker in multiprocessing.active_children():
         worker.kill()
     os._exit(status)

@@ -1,4 +1,7 @@
+import os
+import shutil
 import sys
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +9,7 @@ import pytest
 import tensorstore
 
 from vae_jax.errors import UserError
-from vae_jax.training import checkpoints
+from vae_jax.training import checkpoints, literal_paths
 
 
 def save(directory, losses, first=10):
@@ -65,14 +68,13 @@ def test_the_best_checkpoint_is_passed_over_when_it_is_damaged(tmp_path, caplog)
     assert "10 is passed over" in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["flip", "delete", "add", "unsealed", "seal"])
+@pytest.mark.parametrize("damage", ["flip", "delete", "unsealed", "seal"])
 def test_every_kind_of_damage_is_noticed(tmp_path, damage):
     save(tmp_path, [1.0])
     folder, seal = tmp_path / "10", tmp_path / "sha256-10.json"
     {
         "flip": lambda: flip_a_bit(tmp_path, 10),
         "delete": (folder / "metadata" / "metadata").unlink,
-        "add": (folder / "state" / "more").touch,
         "unsealed": seal.unlink,
         "seal": lambda: seal.write_bytes(b"{"),
     }[damage]()
@@ -81,15 +83,93 @@ def test_every_kind_of_damage_is_noticed(tmp_path, damage):
         checkpoints.best_step(tmp_path)
 
 
-def test_the_latest_sound_state_is_restored_and_the_damaged_one_removed(tmp_path):
-    save(tmp_path, [1.0, 2.0])
-    flip_a_bit(tmp_path, 20)
-    manager = checkpoints.Checkpoints(tmp_path)
-    abstract = {"params": {"w": jnp.zeros(3)}, "step": jnp.array(0)}
-    step, state = manager.restore_latest(abstract)
+def restore_latest(directory):
+    manager = checkpoints.Checkpoints(directory)
+    step, state = manager.restore_latest({"params": {"w": jnp.zeros(3)}, "step": jnp.array(0)})
     manager.close()
-    assert (step, int(state["step"])) == (10, 10)
-    assert checkpoints.steps_in(tmp_path) == [10]
+    return step, state
+
+
+def test_the_latest_sound_state_is_restored_and_the_damaged_one_moved_aside(tmp_path, caplog):
+    save(tmp_path, [1.0, 2.0])
+    for aside in ("20", "20-2"):
+        flip_a_bit(tmp_path, 20)
+        content = {path.name: path.read_bytes() for path in find_files(tmp_path / "20")}
+        step, state = restore_latest(tmp_path)
+        assert (step, int(state["step"])) == (10, 10)
+        assert checkpoints.steps_in(tmp_path) == [10]
+        moved = tmp_path / "damaged" / aside
+        assert {path.name: path.read_bytes() for path in find_files(moved)} == content
+        assert f"is moved to {moved}" in caplog.text
+        save(tmp_path, [2.0], first=20)
+    assert checkpoints.steps_in(tmp_path) == [10, 20]
+
+
+def find_files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", ".nfs0001", "desktop.ini", "notes.txt"])
+def test_files_of_others_in_a_folder_of_checkpoints_change_nothing(tmp_path, caplog, name):
+    save(tmp_path, [1.0, 2.0])
+    folders = [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]
+    for folder in folders:
+        (folder / name).write_bytes(b"stray")
+    (tmp_path / "20 (copy)").mkdir()
+    (tmp_path / "7").write_bytes(b"stray")
+    assert checkpoints.best_step(tmp_path) == 10
+    assert restore_latest(tmp_path)[0] == 20
+    assert checkpoints.restore_params(tmp_path, 20)["w"].tolist() == [2, 2, 2]
+    assert all((folder / name).exists() for folder in folders)
+    assert not caplog.text
+
+
+def test_what_a_desktop_leaves_while_a_step_is_sealed_may_change(tmp_path, monkeypatch):
+    restore = checkpoints._restore
+
+    def leave(directory, step, *names):
+        (directory / str(step) / ".DS_Store").write_bytes(b"1")
+        return restore(directory, step, *names)
+
+    monkeypatch.setattr(checkpoints, "_restore", leave)
+    save(tmp_path, [1.0])
+    (tmp_path / "10" / ".DS_Store").unlink()
+    assert checkpoints.best_step(tmp_path) == 10
+
+
+@pytest.mark.parametrize("name", ["a [2024]", "b\\c", "c*d?", "caf\udce9"])
+def test_a_folder_of_any_name_keeps_checkpoints(tmp_path, name):
+    for beside in ("c-d-", "a 2"):  # which a pattern would find
+        (tmp_path / beside).mkdir()
+    save(tmp_path / name, [1.0, 2.0])
+    assert checkpoints.restore_params(tmp_path / name, 20)["w"].tolist() == [2, 2, 2]
+    assert restore_latest(tmp_path / name)[0] == 20
+    assert sorted(os.listdir(tmp_path)) == sorted([name, "c-d-", "a 2"])
+
+
+def test_a_folder_that_could_be_written_but_not_read_is_refused(tmp_path, monkeypatch):
+    literal_paths.check(tmp_path / "[2024]")
+    with pytest.raises(UserError, match=r"the character '\[': choose another folder"):
+        literal_paths.check(tmp_path / "[2024]", is_alone=False)
+    monkeypatch.setattr(literal_paths, "_OPEN_FOLDERS", tmp_path / "missing")
+    with pytest.raises(UserError, match=r"the character '\*'"), literal_paths.literal(Path("a*b")):
+        pass
+
+
+def test_a_step_that_cannot_be_read_back_is_never_sealed(tmp_path, monkeypatch):
+    seal = checkpoints.Checkpoints._seal
+
+    def damaged(self):
+        for path in tmp_path.glob("*/state/ocdbt.process_0"):
+            shutil.rmtree(path)
+        for path in tmp_path.glob("*/state/d"):
+            shutil.rmtree(path)
+        seal(self)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "_seal", damaged)
+    with pytest.raises(UserError, match="cannot write a checkpoint into"):
+        save(tmp_path, [1.0])
+    assert not list(tmp_path.glob("sha256-*"))
 
 
 def test_a_folder_without_checkpoints_is_a_user_error(tmp_path):

@@ -34,7 +34,7 @@ class Encoder:
     Parameters
     ----------
     directory, step
-        The checkpoint.
+        The checkpoint, which may be of an earlier version.
 
     Attributes
     ----------
@@ -44,12 +44,26 @@ class Encoder:
         S.
     best
         Which of them has the lowest validation loss.
+
+    Raises
+    ------
+    UserError
+        If this version does not know such a model.
     """
 
     def __init__(self, directory: Path, step: int) -> None:
         metadata = checkpoints.read_metadata(directory, step)
-        self.model_spec = ModelSpec.from_dict(metadata)
-        self.params = checkpoints.restore_params(directory, step)
+        try:
+            self.model_spec = ModelSpec.from_dict(metadata)
+            self.params = checkpoints.restore_params(directory, step)
+            _check_sizes(self.model_spec, self.params)
+        except Exception as error:  # another version may have written anything
+            reason = " ".join(str(error).split())[:500]
+            raise UserError(
+                f"the model in {directory / str(step)} is not one that this version of vae_jax "
+                f"knows ({type(error).__name__}: {reason}): use the version that wrote it, or "
+                "train again."
+            ) from error
         self.num_models = len(jax.tree.leaves(self.params)[0])
         self.best = checkpoints.best_model(directory, step, self.num_models)
 
@@ -135,6 +149,33 @@ class Encoder:
                     done.append(jax.tree.map(lambda leaf, real=real: leaf[real], posterior))
                     progress.update(progress.done + int(real.sum()))
                 yield jax.tree.map(lambda *leaves: np.concatenate(leaves, dtype=np.float32), *done)
+
+
+def _check_sizes(model_spec: ModelSpec, params: Any) -> None:
+    """Check that a model has the parameters that its description asks for, of any number [S, ...].
+
+    Nothing is computed.
+    """
+    model, view = model_spec.build()
+    frames = model_spec.config["model"]["segment_frames"]
+    tracks = {
+        name: np.zeros((1, *(size or frames for size in spec.shape)), spec.dtype)
+        for name, spec in model_spec.arrays.items()
+    }
+    tracks |= {"num_frames": np.full(1, frames, np.int32), "position": np.zeros(1, np.int32)}
+    if model_spec.classes:
+        tracks["condition"] = np.zeros(1, np.int32)
+
+    def init(key: jax.Array) -> Any:
+        return model.init(key, view.sample(tracks, key), key)["params"]
+
+    expected = dict(jax.tree.leaves_with_path(jax.eval_shape(init, jax.random.key(0))))
+    found = dict(jax.tree.leaves_with_path(params))
+    for path in expected.keys() | found.keys():
+        one, other = expected.get(path), found.get(path)
+        if one is None or other is None or one.shape != other.shape[1:]:
+            shapes = [None if leaf is None else leaf.shape for leaf in (one, other)]
+            raise ValueError(f"{jax.tree_util.keystr(path)} is {shapes[1]}, expected {shapes[0]}")
 
 
 def _listed(arrays: Mapping[str, ArraySpec]) -> str:

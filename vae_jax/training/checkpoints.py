@@ -2,12 +2,12 @@
 
 A checkpoint directory holds one folder per step (Orbax: `state` arrays, `metadata` JSON with the
 config and the feature statistics), `sha256-<step>.json` that seals it, and the training metrics.
-Orbax reads a flipped bit without complaint, so a step is verified against its seal before it is
-restored; a step that fails is passed over for the one before.
+A step is read back before it is sealed. Orbax reads a flipped bit without complaint, so a step is
+verified against its seal before it is restored; one that fails is passed over for the one before,
+and training moves it to `damaged/`. Files that others leave in these folders do not count.
 """
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -21,9 +21,13 @@ from vae_jax.errors import UserError
 from vae_jax.parallel import processes
 from vae_jax.storage import files
 from vae_jax.training import tensorstore_leaks
+from vae_jax.training.literal_paths import literal
 
 COMPLETE = "complete.json"  # written when training has ended: its last step, the log's hash
+DAMAGED = "damaged"  # a folder of steps that failed their seal
 BEST_METRIC = "eval/loss"
+# What desktops and file servers leave in folders.
+_OF_OTHERS = re.compile(r"\.|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 
 
 class Checkpoints:
@@ -32,7 +36,7 @@ class Checkpoints:
     Parameters
     ----------
     directory
-        Where the steps are kept. Those that fail their seal are removed, with a warning.
+        Where the steps are kept. Those that fail their seal are moved aside, with a warning.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -43,11 +47,13 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._ocp = ocp
         if processes.is_first():
-            remove_damaged(directory)  # first, since Orbax reads the metrics of every step
+            self.directory.mkdir(parents=True, exist_ok=True)
+            move_damaged(directory)  # first, since Orbax reads the metrics of every step
         processes.wait_for_all("checkpoints")
+        self._open = contextlib.ExitStack()
         best = policies.BestN(get_metric_fn=_best_metric, reverse=True, n=1)
         self._manager = ocp.CheckpointManager(
-            self.directory,
+            self._open.enter_context(literal(self.directory)),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
                 best_fn=_best_metric,  # without it, the metrics are not written
@@ -81,13 +87,15 @@ class Checkpoints:
             self._manager.wait_until_finished()
             self._seal()
             self._manager.close()
+        self._open.close()
 
     def _seal(self) -> None:
-        """Hash every finished step that has no seal; drop the seals of deleted steps."""
+        """Read back and hash finished steps without a seal; drop the seals of deleted steps."""
         if not processes.is_first():
             return
         for step in steps_in(self.directory):
             if not _seal_path(self.directory, step).exists():
+                _restore(self.directory, step)
                 hashes = _hashes(self.directory, step)
                 files.write_sealed_json(_seal_path(self.directory, step), hashes)
         _remove_stale_seals(self.directory)
@@ -97,7 +105,11 @@ def steps_in(directory: Path) -> list[int]:
     """Return the finished steps in a checkpoint directory, ascending."""
     if not directory.is_dir():
         return []
-    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit())
+    return sorted(
+        int(path.name)
+        for path in directory.iterdir()
+        if re.fullmatch("0|[1-9][0-9]*", path.name) and path.is_dir()
+    )
 
 
 def damage(directory: Path, step: int) -> str | None:
@@ -109,18 +121,23 @@ def damage(directory: Path, step: int) -> str | None:
         expected, found = files.read_sealed_json(seal), _hashes(directory, step)
     except (UserError, OSError) as error:
         return str(error)
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            return f"its file {name} is damaged, missing or unexpected"
+    for name in sorted(expected):
+        if found.get(name) != expected[name] and not _OF_OTHERS.match(Path(name).name):
+            return f"its file {name} is damaged or missing"
     return None
 
 
-def remove_damaged(directory: Path) -> None:
-    """Remove the steps that fail their seal; training continues from those that are left."""
+def move_damaged(directory: Path) -> None:
+    """Move aside the steps that fail their seal; training continues from those that are left."""
     for step in steps_in(directory):
         if problem := damage(directory, step):
-            logging.warning("checkpoint %s/%d is removed: %s", directory, step, problem)
-            shutil.rmtree(directory / str(step))
+            aside, number = directory / DAMAGED / str(step), 1
+            while aside.exists():
+                number += 1
+                aside = aside.with_name(f"{step}-{number}")
+            aside.parent.mkdir(exist_ok=True)
+            (directory / str(step)).rename(aside)
+            logging.warning("checkpoint %s/%d is moved to %s: %s", directory, step, aside, problem)
     _remove_stale_seals(directory)
 
 
@@ -171,23 +188,34 @@ def best_model(directory: Path, step: int, num_models: int) -> int:
 
 def read_metadata(directory: Path, step: int) -> dict[str, Any]:
     """Return what was saved beside the arrays, without importing Orbax."""
-    return json.loads((directory / str(step) / "metadata" / "metadata").read_bytes())
+    path = directory / str(step) / "metadata" / "metadata"
+    try:
+        metadata = files.read_json(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: name another checkpoint, or train again.") from error
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("config"), dict):
+        raise UserError(f"{path} describes no model: name another checkpoint, or train again.")
+    return metadata
 
 
 def restore_params(directory: Path, step: int) -> Any:
     """Restore the parameters alone, as numpy arrays; nothing else is read."""
+    return _restore(directory, step, "params")["params"]
+
+
+def _restore(directory: Path, step: int, *names: str) -> dict[str, Any]:
+    """Restore the named parts of a state, or all of it, as numpy arrays."""
     import jax
     import numpy as np
     import orbax.checkpoint as ocp
 
-    path = (directory / str(step) / "state").absolute()
     handler = ocp.PyTreeCheckpointHandler()
-    params = handler.metadata(path).tree["params"]
-    arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), params)
-    args = ocp.args.PyTreeRestore(
-        item={"params": params}, restore_args={"params": arrays}, partial_restore=True
-    )
-    return handler.restore(path, args=args)["params"]
+    with literal(directory / str(step) / "state") as path:
+        stored = handler.metadata(path).tree
+        item = {name: stored[name] for name in names or stored}
+        arrays = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+        args = ocp.args.PyTreeRestore(item=item, restore_args=arrays, partial_restore=True)
+        return handler.restore(path, args=args)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from flax import linen as nn
 
+from vae_jax import config as config_lib
 from vae_jax import models
 from vae_jax.models.declared import models_declared
 from vae_jax.records.reader import Records
@@ -121,17 +122,18 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelSpec":
-        """Rebuild from `to_dict`.
+        """Rebuild from `to_dict`; keys that a config lacks have their defaults.
 
         Early checkpoints have the derived values inside their config.
         """
-        config, statistics = values["config"], values["statistics"].items()
+        config = config_lib.to_dict(config_lib.from_dict(values["config"]))
+        statistics = values["statistics"].items()
         return cls(
             config,
             arrays_from_dict(values["arrays"]),
             {name: Statistics.from_dict(part) for name, part in statistics},
-            tuple(values["classes"]),
-            values["lyrics"],
+            tuple(values.get("classes", ())),
+            values.get("lyrics"),
             values.get("num_steps", config["train"]["num_steps"]),
             values.get("lyrics_weight", config["feature"]["lyrics_weight"]),
             Whitening.from_dict(values["whitening"]) if values.get("whitening") else None,
