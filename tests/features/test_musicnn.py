@@ -188,12 +188,12 @@ def test_every_row_and_plot_of_a_run_says_who_trained_the_features(
     )
     monkeypatch.chdir(tmp_path)
     shutil.copytree(weights, "data/musicnn")
-    for name in ("track", "mlp"):
+    for name in ("track:musicnn", "mlp"):
         settings = {"manifest": str(collection), "feature.name": "musicnn", "train.num_steps": 3}
         settings |= {"cluster.num_clusters": 3, "visualize.method": "pca", "model.latent_dim": 2}
         settings |= {"model.prior": "normal", "train.batch_size": 8}
-        run = api.train(name, tmp_path / name, settings)
-        rows = metrics_file.read(tmp_path / name / metrics_file.NAME)
+        run = api.train(name, tmp_path / "results" / name[:5], settings)
+        rows = metrics_file.read(run.outdir / metrics_file.NAME)
         assert {row["feature"] for row in rows} == {f"musicnn ({MARK})"}
         assert MARK in compare.table(rows)
         assert run.latents.shape == (12, 2)
