@@ -158,7 +158,7 @@ def _check_sizes(model_spec: ModelSpec, params: Any) -> None:
     """
     model, view = model_spec.build()
     frames = model_spec.config["model"]["segment_frames"]
-    tracks = {
+    tracks: dict[str, Any] = {
         name: np.zeros((1, *(size or frames for size in spec.shape)), spec.dtype)
         for name, spec in model_spec.arrays.items()
     }
