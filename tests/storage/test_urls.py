@@ -28,6 +28,8 @@ def bucket():
         (Path("music"), "s3://c/1.mp3", "s3://c/1.mp3"),
         (Path("music"), "http://host/1.mp3", Path("music/http:/host/1.mp3")),
         (Path("music"), "s3://c/1.zip::file:///1", Path("music/s3:/c/1.zip::file:/1")),
+        (Path("music"), "s3://c\n::file:///1", Path("music/s3:/c\n::file:/1")),
+        (Path("music"), "s3://c/1\n", Path("music/s3:/c/1\n")),
     ],
 )
 def test_names_are_urls_of_object_stores_or_relative_to_the_folder(folder, name, joined):

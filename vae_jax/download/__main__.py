@@ -24,7 +24,7 @@ EXAMPLES = """examples:
 
 A download that was interrupted continues when the same command is run again. Log in to the
 Hugging Face hub with `hf auth login`, to Kaggle with ~/.kaggle/kaggle.json, where access asks for
-it. The extra `download` must be installed: pip install 'vae_jax[download]'.
+it. The extra `download` must be installed: in a clone, pip install '.[download]'.
 """
 
 

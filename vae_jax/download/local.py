@@ -11,6 +11,7 @@ from typing import Any
 
 import filelock
 
+from vae_jax import extras
 from vae_jax.errors import UserError
 from vae_jax.storage import files
 
@@ -25,7 +26,7 @@ def require(package: str) -> ModuleType:
     except ImportError as error:
         raise UserError(
             f"this source needs the package {package.split('.')[0]}: "
-            "run `pip install 'vae_jax[download]'`."
+            f"run {extras.command('download')}."
         ) from error
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from vae_jax import extras
 from vae_jax.errors import UserError
 from vae_jax.features import extractors, known, pool
 from vae_jax.features.errors import kind_of
@@ -188,7 +189,7 @@ def _beam() -> ModuleType:
         from vae_jax.features import beam
     except ImportError as error:
         raise UserError(
-            f"config.feature.runner=beam needs Apache Beam ({error}): pip install 'vae_jax[beam]', "
+            f"config.feature.runner=beam needs Apache Beam ({error}): {extras.command('beam')}, "
             "in an environment of its own if other packages object."
         ) from error
     return beam

@@ -75,7 +75,9 @@ def sync_directory(directory: str | os.PathLike) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write `value` as indented UTF-8 JSON."""
     with atomic_write(path) as file:
-        file.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False).encode())
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+        # A path's bytes that are not UTF-8 become escapes, which JSON reads as what they were.
+        file.write(text.encode(errors="backslashreplace"))
         file.write(b"\n")
 
 
@@ -124,7 +126,7 @@ def write_csv(
 ) -> None:
     """Write rows as UTF-8 CSV with the given columns; missing values become empty cells."""
     with atomic_write(path) as file:
-        text = codecs.getwriter("utf-8")(file)
+        text = codecs.getwriter("utf-8")(file, "backslashreplace")  # paths may not be UTF-8
         plain = csv.DictWriter(text, columns, lineterminator="\n")
         quoted = csv.DictWriter(text, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
         for row in itertools.chain([dict(zip(columns, columns, strict=True))], rows):

@@ -19,7 +19,8 @@ from vae_jax.errors import UserError
 from vae_jax.storage import files
 
 Location = Path | str
-_URL = re.compile(r"(gs|s3|az|file|memory)://(?!.*::)")  # fsspec would chain protocols at ::
+# fsspec would chain protocols at ::, and a line break would hide what follows it.
+_URL = re.compile(r"(gs|s3|az|file|memory)://(?!.*::)[^\x00-\x1f\x7f]*\Z")
 _PACKAGES = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs"}
 # Fields of an object in a store that change with its content, the best first.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created")
