@@ -1,157 +1,108 @@
-"""A run on a collection that has grown since the run before."""
+"""What is kept of a run's results when its tracks change, without training anything."""
 
-import shutil
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-import vae_jax
-from tests.conftest import write_collection
-from tests.test_api import SETTINGS
-from vae_jax import history, report, run
+from vae_jax import history
 from vae_jax.errors import UserError
-from vae_jax.stages import runner
+from vae_jax.records import layout
 from vae_jax.storage import files
 
-GROWN = SETTINGS | {"manifest": "music/metadata.csv", "model.prior": "mixture"}
-GROWN |= {"model.num_components": 3, "cluster.num_seeds": 1}
+
+@dataclass
+class Records:
+    content: str
+    ids: np.ndarray
 
 
-def grow(folder, rows):
-    """List so many of the tracks."""
-    everything = files.read_csv(folder / "music" / "all.csv")
-    files.write_csv(folder / "music" / "metadata.csv", list(everything[0]), everything[:rows])
+@dataclass
+class Run:
+    """What `history.follow` reads of a run."""
+
+    outdir: Path
+    records: Records
+
+    @property
+    def records_dir(self):
+        return self.outdir / "records"
 
 
-def train(outdir="results/living", **settings):
-    return vae_jax.train("mlp", outdir, GROWN | settings)
+def run(outdir, content, ids):
+    (outdir / "records").mkdir(exist_ok=True)
+    (outdir / "records" / layout.INDEX).touch()
+    return Run(outdir, Records(content, np.array(ids)))
 
 
-def contents(outdir):
-    names = ("clusters.csv", "latents.npz", "latent_visualization/vae_pca.csv")
-    return [(outdir / name).read_bytes() for name in names]
+def results(outdir, content, clusters, **others):
+    """Write what a run leaves of tracks in these clusters."""
+    rows = [{"id": id_, "cluster": cluster} for id_, cluster in clusters.items()]
+    files.write_csv(outdir / "clusters.csv", ("id", "cluster"), rows)
+    places = [{"id": id_, "x": 1, "y": 2.5} for id_ in clusters]
+    files.write_csv(outdir / "latent_visualization" / "vae_umap.csv", ("id", "x", "y"), places)
+    about = {"content": content, "clustered": True, "previous": None, "checkpoints": {}}
+    files.write_json(outdir / "run.json", about | others)
 
 
-@pytest.fixture(scope="module")
-def grown(tmp_path_factory):
-    """A project whose run has seen 24 tracks, and then 30."""
-    folder = tmp_path_factory.mktemp("living")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        write_collection(folder / "music", 30)
-        shutil.copy(folder / "music" / "metadata.csv", folder / "music" / "all.csv")
-        grow(folder, 24)
-        train()
-        files.write_csv(
-            folder / "results" / "living" / "cluster_names.csv",
-            ("id", "name"),
-            [{"id": "1", "name": "hiss"}],
-        )
-        shutil.copytree(folder / "results", folder / "before")
-        grow(folder, 30)
-        train()
-    return folder
+def previous(outdir):
+    return files.read_json(outdir / "run.json")["previous"]
 
 
-@pytest.fixture
-def project(grown, tmp_path, monkeypatch):
-    shutil.copytree(grown, tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
-    return tmp_path / "project"
+def test_results_are_kept_once_when_the_tracks_change(tmp_path):
+    results(tmp_path, "first", {"a": 0, "b": 1, "c": -1})
+    before = (tmp_path / "run.json").read_bytes()
+    history.follow(run(tmp_path, "first", ["a", "b", "c"]))
+    assert (tmp_path / "run.json").read_bytes() == before
+    for _ in range(2):
+        history.follow(run(tmp_path, "second", ["a", "b", "c", "d"]))
+        assert previous(tmp_path) == "history/001"
+    kept = tmp_path / "history" / "001"
+    assert history.clusters(kept, "") == {"a": 0, "b": 1, "c": -1}
+    assert history.coordinates(kept, "vae_umap")["b"] == (1, 2.5)
+    assert history.coordinates(kept, "pca_umap") == {}
+    assert history.next_ids(kept) == {"cluster": 2}
 
 
-def test_what_was_there_is_kept_and_clusters_keep_their_numbers(project):
-    outdir = project / "results" / "living"
-    kept, before = outdir / "history" / "001", project / "before" / "living"
-    assert (kept / "clusters.csv").read_bytes() == (before / "clusters.csv").read_bytes()
-    then, now = vae_jax.load(before), vae_jax.load(outdir)
-    clusters = dict(zip(now.ids, now.clusters.tolist(), strict=True))
-    same = [clusters[id_] == old for id_, old in zip(then.ids, then.clusters, strict=True)]
-    assert np.mean(same) >= 0.9
-    assert np.array_equal(now.assign(now.latents), now.clusters)
+def test_a_run_killed_while_it_keeps_results_keeps_them_once(tmp_path):
+    results(tmp_path, "first", {"a": 0, "b": 1})
+    before = (tmp_path / "run.json").read_bytes()
+    for _ in range(2):
+        (tmp_path / "run.json").write_bytes(before)
+        history.follow(run(tmp_path, "second", ["a", "b", "c"]))
+    assert [path.name for path in (tmp_path / "history").iterdir()] == ["001"]
 
 
-@pytest.mark.slow
-def test_training_goes_on_from_the_model_before_unless_from_scratch(project):
-    described = vae_jax.load("results/living").made_with
-    assert described["starts"]["vae"] in {
-        vae_jax.load("before/living").made_with["checkpoints"]["vae"]["directory"]
-    }
-    scratch = train("results/fresh").latents
-    assert not np.array_equal(scratch, vae_jax.load("results/living").latents)
-    named = train("results/named", **{"train.start_from": "results/fresh"}).latents
-    assert not np.array_equal(scratch, named)
-    assert np.array_equal(train(**{"train.start_from": "scratch"}).latents, scratch)
+def test_numbers_that_were_ever_used_are_remembered(tmp_path):
+    results(tmp_path, "first", {"a": 0, "b": 7})
+    history.follow(run(tmp_path, "second", ["a", "b", "c"]))
+    results(tmp_path, "second", {"a": 0, "b": 0, "c": 0}, previous="history/001")
+    history.follow(run(tmp_path, "third", ["a", "b", "c", "d"]))
+    assert previous(tmp_path) == "history/002"
+    assert history.next_ids(tmp_path / "history" / "002") == {"cluster": 8}
 
 
-@pytest.mark.slow
-def test_a_run_in_a_new_folder_has_no_history(project):
-    fresh = train("results/fresh")
-    assert fresh.made_with["previous"] is None
-    assert not (project / "results" / "fresh" / "history").exists()
-    assert set(fresh.clusters) == {0, 1, 2}
-    assert "vae_ids" not in files.read_npz(project / "results" / "fresh" / "cluster_centers.npz")
+def test_tracks_that_change_again_before_they_are_clustered_follow_the_last_clusters(tmp_path):
+    results(tmp_path, "first", {"a": 0, "b": 1})
+    history.follow(run(tmp_path, "second", ["a", "b", "c"]))
+    history.follow(run(tmp_path, "third", ["a", "b", "d"]))
+    assert previous(tmp_path) == "history/001"
+    assert not (tmp_path / "history" / "002").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("last", ["features", "train", "cluster"])
-def test_a_run_that_is_killed_after_a_stage_gives_the_same(project, last):
-    expected = contents(project / "results" / "living")
-    outdir = project / "results" / "again"
-    shutil.copytree(project / "before" / "living", outdir)
-    settings = vae_jax.load(outdir).config.copy_and_resolve_references()
-    names = runner.STAGES[: runner.STAGES.index(last) + 1]
-    runner.run_stages(settings, outdir, names, None)
-    assert contents(outdir) != expected
-    train(outdir)
-    assert contents(outdir) == expected
-    train(outdir)
-    assert contents(outdir) == expected
-    assert [path.name for path in (outdir / "history").iterdir()] == ["001"]
+def test_another_collection_follows_nothing(tmp_path):
+    results(tmp_path, "first", {"a": 0, "b": 1, "c": 1})
+    history.follow(run(tmp_path, "second", ["a", "x", "y", "z"]))
+    assert previous(tmp_path) is None
+    assert not (tmp_path / "history").exists()
 
 
-def test_names_given_by_a_person_are_kept_and_shown(project):
-    results = vae_jax.load("results/living")
-    assert results.cluster_names == {1: "hiss"}
-    said = report.report(run.Run(results.config, results.outdir))
-    assert "cluster 1 hiss: " in said
-    assert "of 24 tracks kept their cluster since results/living/history/001; 6 are new" in said
-
-
-def test_wrong_names_are_refused_in_a_sentence(tmp_path):
+def test_names_are_those_that_a_person_gave(tmp_path):
+    assert history.names(tmp_path) == {}
+    rows = [{"id": "3", "name": "late night"}, {"id": "4", "name": ""}]
+    files.write_csv(tmp_path / "cluster_names.csv", ("id", "name"), rows)
+    assert history.names(tmp_path) == {3: "late night"}
     files.write_csv(tmp_path / "cluster_names.csv", ("id", "name"), [{"id": "one", "name": "x"}])
     with pytest.raises(UserError, match="an id must be the number of a cluster"):
         history.names(tmp_path)
-
-
-@pytest.mark.slow
-def test_numbers_of_clusters_that_are_gone_are_not_used_again(project):
-    outdir = project / "results" / "living"
-    assert history.next_ids(outdir / "history" / "001")["cluster"] == 3
-    more = train(**{"cluster.num_clusters": 4})
-    assert set(more.clusters) > {3}
-    grow(project, 29)
-    fewer = train(**{"cluster.num_clusters": 2})
-    gone = set(more.clusters) - set(fewer.clusters)
-    grow(project, 30)
-    again = train(**{"cluster.num_clusters": 5})
-    assert not gone & set(again.clusters)
-
-
-@pytest.mark.slow
-def test_another_collection_in_the_same_folder_starts_anew(project):
-    rows = files.read_csv(project / "music" / "all.csv")
-    others = [row | {"id": f"other {row['id']}"} for row in rows]
-    files.write_csv(project / "music" / "metadata.csv", list(rows[0]), others)
-    results = train()
-    assert results.made_with["previous"] is None
-    assert set(results.clusters) == {0, 1, 2}
-
-
-@pytest.mark.slow
-def test_a_model_that_does_not_fit_is_left_or_refused(project):
-    grow(project, 28)
-    results = train(**{"model.latent_dim": 2})
-    assert results.made_with["starts"] == {}
-    with pytest.raises(UserError, match="latent_dim is 3 now and was 2"):
-        train("results/other", **{"train.start_from": "results/living"})

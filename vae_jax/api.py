@@ -162,6 +162,8 @@ class Results:
         of
             A track's id, which is left out of its own neighbours, or a latent, [L].
         """
+        from vae_jax.collection import neighbours
+
         if isinstance(of, str):
             if of not in self.positions:
                 raise UserError(f"{self.outdir} has no track {of!r}.")
@@ -169,9 +171,9 @@ class Results:
             point = self.latents[own]
         else:
             own, point = None, np.asarray(of)
-        distances = np.linalg.norm(self.latents - point, axis=1)
-        nearest = [i for i in np.argsort(distances, kind="stable") if i != own][:k]
-        return [(self.ids[i], float(distances[i])) for i in nearest]
+        space = neighbours.Space(self.latents, self.config.seed)
+        found = zip(*neighbours.nearest(space, point[None], mutual=False), strict=True)
+        return [(self.ids[row], float(far)) for row, far in found if row != own][:k]
 
     def similar(self, to: str | Sequence[str], **options: Any) -> list[tuple[str, float]]:
         """Return the ids of tracks that sound like given ones, with their distances.

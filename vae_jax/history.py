@@ -88,15 +88,21 @@ def _is_same_collection(run: Run) -> bool:
 def _keep(run: Run, before: Mapping[str, Any]) -> str:
     """Copy what is worth following into the next folder; return its name in the outdir."""
     earlier = before.get("previous")
-    number = 1 + (int(Path(earlier).name) if earlier else 0)
-    folder = run.outdir / HISTORY / f"{number:03d}"
+    used = next_ids(run.outdir / earlier) if earlier else {}
+    kept = {**before, "next_ids": _next_ids(run.outdir / CLUSTERS, used)}
+    folder = _folder(run.outdir / HISTORY, kept)
     for path in [run.outdir / CLUSTERS, *sorted((run.outdir / MAPS).glob("*.csv"))]:
         with files.atomic_write(folder / path.relative_to(run.outdir)) as file:
             file.write(path.read_bytes())
-    used = next_ids(run.outdir / earlier) if earlier else {}
-    kept = {**before, "next_ids": _next_ids(run.outdir / CLUSTERS, used)}
     files.write_sealed_json(folder / KEPT, kept)
     return str(folder.relative_to(run.outdir))
+
+
+def _folder(root: Path, kept: Mapping[str, Any]) -> Path:
+    """Return the next free folder, or the last one if a run was killed after it had kept this."""
+    last = max((int(path.parent.name) for path in root.glob(f"[0-9]*/{KEPT}")), default=0)
+    is_kept = last and files.read_sealed_json(root / f"{last:03d}" / KEPT) == kept
+    return root / f"{last if is_kept else last + 1:03d}"
 
 
 def _next_ids(path: Path, used: Mapping[str, int]) -> dict[str, int]:

@@ -22,6 +22,7 @@ from vae_jax import config as config_lib
 from vae_jax import history
 from vae_jax.clustering import clusterers, matching, metrics, metrics_file, num_clusters
 from vae_jax.clustering.clusterers import NOISE, Clustering
+from vae_jax.collection import neighbours
 from vae_jax.config import AUTO
 from vae_jax.console import Progress
 from vae_jax.embedding.latents import Latents
@@ -136,8 +137,21 @@ def cluster(run: Run, run_id: str) -> list[Row]:
     centers = {name: one.centers[order[name]] for name, one in shown.items()}
     if run.previous:
         centers |= {f"{name}_ids": np.sort(found) for name, found in numbers.items()}
+    if MIXTURE in shown:
+        named = numbers[MIXTURE][shown[MIXTURE].labels]
+        centers["mixture_columns"] = _columns(spaces[MIXTURE].latents, named)
     files.write_npz(outdir / CENTERS, **centers)
     return rows
+
+
+def _columns(latents: Latents, clusters: np.ndarray) -> np.ndarray:
+    """Return the cluster that each column of `assignments` is part of, [K]; NOISE if of none.
+
+    `clusters` has each track's, [N].
+    """
+    columns = np.full(next(latents.assignments()).shape[1], NOISE)
+    columns[np.concatenate([part.argmax(axis=1) for part in latents.assignments()])] = clusters
+    return columns
 
 
 def _before(run: Run, method: str) -> dict[str, int]:
@@ -187,7 +201,9 @@ def _cluster_method(
     rows, labels, shown = [], [], None
     for model, space in enumerate(_models(run, best)):
         training = config.seed + model if is_trained else None
-        searched = _artist_search(space, artists, config.seed) if method != MIXTURE else {}
+        searched = {}
+        if method != MIXTURE:
+            searched = _artist_search(space, artists, config.seed) | _hubs(space, config)
         for seed in (config.seed + start for start in starts):
             is_shown = space is best and shown is None
             found = _cluster(method, space, options, seed, before if is_shown else {})
@@ -332,6 +348,15 @@ def _scores(
 def _artist_search(space: Space, artists: np.ndarray, seed: int) -> Row:
     found = metrics.retrieval(space.points, artists[space.positions], seed)
     return {f"artist_{name}": value for name, value in asdict(found).items()}
+
+
+def _hubs(space: Space, config: ConfigDict) -> Row:
+    """Measure how unevenly tracks occur among the nearest ones of others, on a sample of many."""
+    size, points = config.cluster.silhouette_sample, space.points
+    if len(points) > size:
+        points = points[np.random.default_rng(config.seed).choice(len(points), size, replace=False)]
+    hubness = neighbours.Space(points, config.seed).hubness(mutual=False)
+    return {"hub_skewness": hubness.skewness, "hub_unreachable": hubness.unreachable}
 
 
 def _rounded(value: Any) -> Any:
