@@ -26,8 +26,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from vae_jax import config as config_lib
+from vae_jax import history, presets
 from vae_jax import manifest as manifest_lib
-from vae_jax import presets
 from vae_jax import run as run_lib
 from vae_jax.errors import UserError
 from vae_jax.storage import files, urls
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pandas
 
     from vae_jax.clustering.clusterers import Clustering
+    from vae_jax.collection.duplicates import Same
     from vae_jax.collection.place import Known, Placed
     from vae_jax.embedding.encoder import Encoder
 
@@ -111,6 +112,11 @@ class Results:
         return np.array([int(row["cluster"]) for row in self._table])
 
     @cached_property
+    def cluster_names(self) -> dict[int, str]:
+        """The names that a person gave clusters in `cluster_names.csv`, by number."""
+        return history.names(self.outdir)
+
+    @cached_property
     def metrics(self) -> list[dict[str, str]]:
         """The rows of the latest clustering, one per method and seed."""
         from vae_jax.clustering import metrics_file
@@ -138,14 +144,15 @@ class Results:
 
         number = len({*self.clusters.tolist()} - {clusterers.NOISE})
         options = ConfigDict({**self.config.cluster, "num_clusters": number})
-        path, centers = self.outdir / run_lib.CENTERS, None
+        path, centers, center_ids = self.outdir / run_lib.CENTERS, None, None
         if self.config.cluster.method == "kmeans" and path.exists():
-            centers = files.read_npz(path)["vae"]
+            arrays = files.read_npz(path)
+            centers, center_ids = arrays["vae"], arrays.get("vae_ids")
 
         def recluster(points: np.ndarray) -> "Clustering":
             return clusterers.cluster(points, options, self.config.seed)
 
-        return Known(self.latents, self.clusters, recluster, centers, self.config.seed)
+        return Known(self.latents, self.clusters, recluster, centers, self.config.seed, center_ids)
 
     def neighbours(self, of: str | np.ndarray, k: int = 10) -> list[tuple[str, float]]:
         """Return the ids of the k nearest tracks with their distances in the latent space.
@@ -155,6 +162,8 @@ class Results:
         of
             A track's id, which is left out of its own neighbours, or a latent, [L].
         """
+        from vae_jax.collection import neighbours
+
         if isinstance(of, str):
             if of not in self.positions:
                 raise UserError(f"{self.outdir} has no track {of!r}.")
@@ -162,9 +171,9 @@ class Results:
             point = self.latents[own]
         else:
             own, point = None, np.asarray(of)
-        distances = np.linalg.norm(self.latents - point, axis=1)
-        nearest = [i for i in np.argsort(distances, kind="stable") if i != own][:k]
-        return [(self.ids[i], float(distances[i])) for i in nearest]
+        space = neighbours.Space(self.latents, self.config.seed)
+        found = zip(*neighbours.nearest(space, point[None], mutual=False), strict=True)
+        return [(self.ids[row], float(far)) for row, far in found if row != own][:k]
 
     def similar(self, to: str | Sequence[str], **options: Any) -> list[tuple[str, float]]:
         """Return the ids of tracks that sound like given ones, with their distances.
@@ -182,6 +191,12 @@ class Results:
 
         wish = similar.Wish([to] if isinstance(to, str) else to, **options)
         return [(found.track.id, found.distance) for found in similar.find(self, wish)]
+
+    def duplicates(self, use_fingerprints: bool = True) -> "list[Same]":
+        """Return tracks that are the same, or alike: see `vae_jax.collection.duplicates`."""
+        from vae_jax.collection import duplicates
+
+        return duplicates.find(self, use_fingerprints)
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the manifest's columns and all of `clusters.csv`, a row per track."""

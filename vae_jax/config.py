@@ -63,6 +63,10 @@ _FOLDER = Rule(
     lambda value: bool(value) and "://" not in value,
     "a folder, not a URL: mount the bucket as one",
 )
+_START = Rule(
+    lambda value: bool(value) and "://" not in value,
+    '"previous", "scratch", or a folder of checkpoints or of results',
+)
 _MODEL = Rule(lambda value: value in models_declared(), f"one of {', '.join(models_declared())}")
 _SEED = Rule(lambda value: 0 <= value < 2**31, "from 0 to 2**31 - 1")
 _NUM_CLUSTERS = Rule(
@@ -164,6 +168,11 @@ KEYS: dict[str, Key] = {
     "model.free_bits": Key(0.0, NOT_NEGATIVE, "nats per latent dimension without a KL term"),
     "model.learned_scale": Key(
         True, FLAG, "learn the Gaussian likelihood's scale, or keep it at 1"
+    ),
+    "train.start_from": Key(
+        "previous",
+        _START,
+        "scratch; a trained model's folder; or the outdir's previous one, if its tracks changed",
     ),
     "train.num_steps": Key(None, COUNT, "when not set: num_epochs, but at least min_steps", int),
     "train.num_epochs": Key(20, COUNT, "passes over the training tracks"),

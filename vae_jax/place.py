@@ -20,7 +20,7 @@ from vae_jax import api, process
 from vae_jax import config as config_lib
 from vae_jax.collection.place import FALSE_RATE, Placed
 from vae_jax.errors import UserError
-from vae_jax.run import FAILED, LATENTS
+from vae_jax.run import FAILED, LATENTS, MAPS
 from vae_jax.storage import files
 
 PLACED = "placed.csv"
@@ -61,7 +61,7 @@ def _positions(run: api.Results, latents: np.ndarray) -> np.ndarray:
     """Return coordinates [M, 2] on the run's map: between the nearest tracks; NaN without a map."""
     from vae_jax.plots import projections
 
-    for path in sorted((run.outdir / "latent_visualization").glob("vae_*.csv")):
+    for path in sorted((run.outdir / MAPS).glob("vae_*.csv")):
         rows = files.read_csv(path)
         mapped = [run.positions[row["id"]] for row in rows]
         coordinates = np.array([(float(row["x"]), float(row["y"])) for row in rows], np.float32)

@@ -6,8 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from vae_jax import compare
+from vae_jax import compare, history
 from vae_jax.clustering import metrics_file, scores
+from vae_jax.clustering.clusterers import NOISE
 from vae_jax.clustering.scores import Summary
 from vae_jax.models.declared import models_declared
 from vae_jax.run import CLUSTERS, CONFIG, FAILED, RUN, TRAIN_METRICS, WARNINGS, Run
@@ -34,6 +35,7 @@ def report(run: Run) -> str:
         rows = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
         parts += ["\n".join([*_found(run, scores.summarise(rows)), *_clusters(run)])]
         parts += [compare.table(rows)]
+    parts += _followed(run)
     parts += _kept(run)
     parts += _pictures(run)
     parts.append("\n".join(["Written or up to date:", *_written(run)]))
@@ -79,11 +81,43 @@ def _judge(
     )
 
 
+def _followed(run: Run) -> list[str]:
+    """Say how many tracks kept their cluster since the tracks changed, and which clusters did."""
+    if not run.previous or not (run.outdir / CLUSTERS).exists():
+        return []
+    before = history.clusters(run.previous, "")
+    now = {row["id"]: int(row["cluster"]) for row in files.iterate_csv(run.outdir / CLUSTERS)}
+    shared = [id_ for id_ in before if id_ in now]
+    moved = [id_ for id_ in shared if before[id_] != now[id_]]
+    left = Counter(before[id_] for id_ in moved)
+    joined = Counter(now[id_] for id_ in moved)
+    new = Counter(now[id_] for id_ in now if id_ not in before)
+    named = history.names(run.outdir)
+    changes = []
+    for cluster in sorted({*left, *joined, *new} - {NOISE}):
+        what = [(new, "new"), (joined, "joined"), (left, "left")]
+        counts = [f"{count[cluster]} {word}" for count, word in what if count[cluster]]
+        name = f"{cluster} {named.get(cluster, '')}".rstrip()
+        if left[cluster] or joined[cluster]:
+            changes.append(f"{name} ({', '.join(counts)})")
+    kept = len(shared) - len(moved)
+    lines = [
+        f"{kept} of {len(shared)} tracks kept their cluster since {run.previous}; "
+        f"{len(now) - len(shared)} are new."
+    ]
+    if changes:
+        shown = [*changes[:MAX_CLUSTERS], *(["..."] if len(changes) > MAX_CLUSTERS else [])]
+        lines.append(f"  changed: {'; '.join(shown)}")
+    if gone := sorted({*before.values()} - {*now.values(), NOISE}):
+        lines.append(f"  gone: {', '.join(map(str, gone))}")
+    return ["\n".join(lines)]
+
+
 def _kept(run: Run) -> list[str]:
     """Say what the latents of a track VAE keep, at the best evaluation of its training."""
-    from vae_jax.training import history  # jax: `--help` does not wait for it
+    from vae_jax.training.history import read  # jax: `--help` does not wait for it
 
-    written = history.read(run.outdir / TRAIN_METRICS)
+    written = read(run.outdir / TRAIN_METRICS)
     lines = [line for line in written if line.get("eval/variance_kept") is not None]
     if not lines:
         return []
@@ -105,10 +139,11 @@ def _clusters(run: Run) -> list[str]:
             heapq.heappush(heap, (-float(row["distance"]), -i, row["id"]))
             if len(heap) > TYPICAL:
                 heapq.heappop(heap)
-    lines = []
+    lines, named = [], history.names(run.outdir)
     for cluster, size in sizes.most_common(MAX_CLUSTERS):
         ids = [id_ for *_, id_ in sorted(nearest.get(cluster, []), reverse=True)]
         name = "in no cluster" if cluster == "-1" else f"cluster {cluster}"
+        name = " ".join(filter(None, (name, named.get(int(cluster)))))
         typical = f", such as {'; '.join(_titles(run, ids))}" if ids else ""
         lines.append(f"  {name}: {size} track{'s' * (size > 1)}{typical}")
     if len(sizes) > MAX_CLUSTERS:

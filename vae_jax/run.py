@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -18,6 +18,9 @@ from vae_jax import config as config_lib
 from vae_jax.errors import UserError
 from vae_jax.records import layout, reader
 from vae_jax.storage import files, urls
+
+if TYPE_CHECKING:
+    from vae_jax.training.start import Start
 
 LATENTS = "latents.npz"
 CLUSTERS = "clusters.csv"
@@ -30,11 +33,15 @@ CONFIG = "config.json"
 RUN = "run.json"  # what the results were made with
 WARNINGS = "warnings.csv"
 MARKERS = ".stages"
+MAPS = "latent_visualization"
+HISTORY = "history"  # results before the tracks changed (see `history`)
+KEPT = "kept.json"  # what those were made with
+CLUSTER_NAMES = "cluster_names.csv"  # a person's names for clusters: id, name
 SHARDED = (
     "latents",
     *(f"baselines/{name}" for name in ("pca", "raw", "plda", "ae", "summaries")),
 )
-SUBFOLDERS = ("baselines", "latent_visualization", MARKERS, *SHARDED)  # of the outdir
+SUBFOLDERS = ("baselines", MAPS, MARKERS, *SHARDED)  # of the outdir
 
 
 @dataclass(frozen=True)
@@ -103,9 +110,12 @@ class Run:
         if self.checkpoint and model == "vae":
             return self.checkpoint
         config = self.model_config(model)
+        del config["train"]["start_from"]  # what it comes to counts
         conditions = dict(zip(self.records.ids.tolist(), self.conditions, strict=False))
         made_from = [self.records.content, conditions]
         made_from += [config[key] for key in ("feature", "model", "train", "seed", "num_seeds")]
+        if start := self.starts.get(model):
+            made_from.append(start.seal)
         suffix = "" if model == "vae" else f"-{model}"
         name = f"{config['name']}{suffix}-{files.fingerprint(*made_from)[:8]}"
         return Path(self.config.checkpoint_dir) / name
@@ -134,6 +144,20 @@ class Run:
         """Each track's value in the column that the model is told; empty without one."""
         column = self.config.model.condition
         return self.manifest.column(column, list(self.records.ids)) if column else []
+
+    @cached_property
+    def previous(self) -> Path | None:
+        """The results that this run follows (see `history`), or None. Read after extraction."""
+        path = self.outdir / RUN
+        name = read_run(self.outdir).get("previous") if path.exists() else None
+        return self.outdir / name if name else None
+
+    @cached_property
+    def starts(self) -> dict[str, "Start"]:
+        """What training starts from, by the trained model; nothing where it is from scratch."""
+        from vae_jax.training import start
+
+        return {} if self.checkpoint else start.find(self)
 
     @cached_property
     def steps(self) -> dict[str, int]:
@@ -173,20 +197,30 @@ class Run:
         """The names of what is clustered: the VAE and the baselines."""
         return ["vae", *self.baselines]
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, clustered: bool = False) -> dict[str, Any]:
         """Return what the results were made with, as JSON-like values.
 
         Paths are relative to the outdir, so that a project can be moved or copied as a whole.
+        `clustered` says that these tracks have clusters by now.
         """
         has_records = (self.records_dir / layout.INDEX).exists()
         records = self.records_store or self._relative(self.records_dir)
         folders = {name: self.checkpoint_dir(name) for name in self.trained if has_records}
+        content = self.records.content if has_records else None
+        before = read_run(self.outdir) if (self.outdir / RUN).exists() else {}
         return {
             "version": __version__,
             "config": CONFIG,
             "manifest": self._relative(urls.location(self.config.manifest)),
             "seeds": [self.config.seed + i for i in range(self.config.num_seeds)],
             "records": records if has_records else None,
+            "content": content,
+            "clustered": clustered or bool(before.get("clustered")),
+            "previous": before.get("previous"),
+            "starts": {
+                name: self._relative(start.directory)
+                for name, start in (self.starts if has_records else {}).items()
+            },
             "checkpoints": {
                 name: {"directory": self._relative(folder), "step": self._trained_step(folder)}
                 for name, folder in folders.items()
@@ -254,6 +288,7 @@ def made_with(outdir: Path) -> list[Path]:
     """Return the folders of records and checkpoints that a run's results refer to, resolved."""
     described = read_run(outdir)
     named = [described["records"], *(one["directory"] for one in described["checkpoints"].values())]
+    named += described.get("starts", {}).values()
     local = [name for name in named if name and isinstance(urls.location(name), Path)]
     return [(outdir / name).resolve() for name in local]
 

@@ -104,3 +104,23 @@ def test_a_large_collection_is_fitted_on_a_sample_and_the_rest_placed_among_it(m
     monkeypatch.setattr(projections, "FIT_LIMIT", 400)
     fitted = project(points[sample], method, seed=0).coordinates
     np.testing.assert_allclose(view.coordinates[sample], fitted, atol=1e-2)
+
+
+@pytest.mark.parametrize("method", ["umap", "tsne"])
+def test_a_map_of_more_tracks_lies_on_the_earlier_one(method):
+    points, _ = blobs(66)
+    first = project(points[:60], method, seed=3).coordinates
+    turned = first @ np.array([[0, -1], [1, 0]], np.float32) + 100
+    before = np.concatenate([turned, np.full((6, 2), np.nan)])
+    grown = project(points, method, seed=3, before=before).coordinates
+    spread = np.linalg.norm(turned - turned.mean(axis=0), axis=1).mean()
+    assert np.linalg.norm(grown[:60] - turned, axis=1).mean() < 0.5 * spread
+    unaided = project(points, method, seed=3).coordinates
+    assert np.linalg.norm(unaided[:60] - turned, axis=1).mean() > spread
+
+
+def test_a_map_of_other_tracks_starts_anew():
+    points, _ = blobs(30)
+    alone = project(points, "umap", seed=0)
+    unknown = project(points, "umap", seed=0, before=np.full((30, 2), np.nan))
+    assert np.array_equal(alone.coordinates, unknown.coordinates)

@@ -55,15 +55,17 @@ class Space:
 
         return cdist(queries, self.points)
 
-    def dissimilarities(self, queries: np.ndarray) -> np.ndarray:
+    def dissimilarities(
+        self, queries: np.ndarray, distances: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return -log of the mutual proximity, [Q, N], of queries [Q, L] with all tracks.
 
-        The distances of a track to the others are taken to be normal, and those of two tracks to
-        be independent.
+        Their distances, [Q, N], may be given where they are known. Those of a track to the others
+        are taken to be normal, and those of two tracks to be independent.
         """
         from scipy.special import log_ndtr
 
-        distances = self.distances(queries)
+        distances = self.distances(queries) if distances is None else distances
         mean, deviation = self._describe(queries)
         known_mean, known_deviation = self._described
         to_query = (distances - mean[:, None]) / deviation[:, None]
@@ -148,8 +150,9 @@ def nearest(
         Their Euclidean distances, [n].
     """
     wanted = to if union else to.mean(axis=0, keepdims=True)
-    distances = space.distances(wanted).min(axis=0)
-    ranking = space.measure(wanted, mutual).min(axis=0)
+    distances = space.distances(wanted)
+    ranking = space.dissimilarities(wanted, distances) if mutual else distances
+    distances, ranking = distances.min(axis=0), ranking.min(axis=0)
     rows = np.argsort(ranking, kind="stable")
     if away is not None:
         rows = rows[distances[rows] <= space.distances(away).min(axis=0)[rows]]

@@ -74,7 +74,9 @@ class Known:
     recluster
         Clusters points, [n, L], as the run did; called for the folds.
     centers
-        The centres of k-means, [K, L], the row being the cluster; None for other clusterers.
+        The centres of k-means, [K, L]; None for other clusterers.
+    center_ids
+        The clusters that these are of, ascending, [K]; the rows' numbers if None.
     seed
         The seed of the folds.
     """
@@ -84,6 +86,7 @@ class Known:
     recluster: Callable[[np.ndarray], Clustering]
     centers: np.ndarray | None = None
     seed: int = 0
+    center_ids: np.ndarray | None = None
 
     def place(self, new: np.ndarray) -> Placed:
         """Place new tracks, [M, L]."""
@@ -107,9 +110,9 @@ class Known:
     @cached_property
     def _ids(self) -> np.ndarray:
         """The clusters that a track can be in, ascending, [C]."""
-        return (
-            np.arange(len(self.centers)) if self.centers is not None else np.unique(self.clusters)
-        )
+        if self.centers is None:
+            return np.unique(self.clusters)
+        return np.arange(len(self.centers)) if self.center_ids is None else self.center_ids
 
     @cached_property
     def _density_neighbors(self) -> int:

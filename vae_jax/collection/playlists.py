@@ -54,9 +54,11 @@ def write(path: str | os.PathLike, tracks: Iterable[Track], absolute: bool = Fal
 
 
 def called(track: Track) -> str:
-    """Return "artist - title" in one line, as far as they are known, or else the id."""
-    parts = (_BREAKS.sub(" ", track.columns.get(name, "")).strip() for name in ("artist", "title"))
-    return " - ".join(filter(None, parts)) or track.id
+    """Return "artist - title" in one line; the id is the title of a track that has none."""
+    artist, title = (
+        _BREAKS.sub(" ", track.columns.get(name, "")).strip() for name in ("artist", "title")
+    )
+    return " - ".join(filter(None, (artist, title or track.id)))
 
 
 def _entry(track: Track, folder: Path, absolute: bool) -> str | None:

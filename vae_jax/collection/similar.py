@@ -119,8 +119,16 @@ def points(run: "Results", names: Sequence[str]) -> np.ndarray:
 def _columns(run: "Results") -> dict[str, Sequence[str]]:
     """Return the manifest's columns and the clusters, of the tracks in the order of the latents."""
     names = [name for name in run.manifest.columns if name not in ("lyrics", "audio_path")]
-    columns = {name: run.manifest.column(name, run.ids) for name in names}
+    columns = {name: _column(run, name) for name in names}
     return {"id": run.ids, **columns, "cluster": [str(number) for number in run.clusters]}
+
+
+def _column(run: "Results", name: str) -> list[str]:
+    """Return a column's values in the order of the latents; what is missing is empty."""
+    if name not in run.manifest.columns:
+        return [""] * len(run.ids)
+    values, rows = run.manifest.columns[name], map(run.rows.get, run.ids)
+    return ["" if row is None else values[row] for row in rows]
 
 
 def _same(
@@ -129,7 +137,7 @@ def _same(
     """Return which tracks are the same as one of those wished for, [N] bool."""
     scale = float(run.latents.std())
     same = (space.distances(to) <= SAME * scale).any(axis=0)
-    artists, titles = (run.manifest.column(name, run.ids) for name in ("artist", "title"))
+    artists, titles = (_column(run, name) for name in ("artist", "title"))
     songs = [(a.casefold(), t.casefold()) for a, t in zip(artists, titles, strict=True)]
     wished = {songs[run.positions[name]] for name in names if name in run.positions}
     return same | np.array([song in wished and all(song) for song in songs], bool)

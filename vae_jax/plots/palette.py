@@ -6,8 +6,8 @@ deuteranopia; as twenty colours are more than anyone can tell apart, the marker 
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -54,9 +54,11 @@ class Group:
         return f"{name} ({len(self.rows):,})"
 
 
-def by_cluster(clusters: np.ndarray) -> list[Group]:
-    """Group tracks by cluster id, ascending, with noise (-1) last."""
-    return _groups(clusters, -1, "noise", NOISE)
+def by_cluster(clusters: np.ndarray, names: Mapping[int, str] | None = None) -> list[Group]:
+    """Group tracks by cluster id, ascending, with noise (-1) last; some ids may have names."""
+    groups = _groups(clusters, -1, "noise", NOISE)
+    called = {str(number): f"{number} {name}" for number, name in (names or {}).items()}
+    return [replace(group, name=called.get(group.name, group.name)) for group in groups]
 
 
 def by_value(values: Sequence[str]) -> list[Group]:

@@ -45,6 +45,7 @@ def project(
     n_neighbors: int = 15,
     min_dist: float = 0.1,
     perplexity: float = 30.0,
+    before: np.ndarray | None = None,
 ) -> Projection:
     """Project an embedding onto the plane.
 
@@ -65,6 +66,10 @@ def project(
         UMAP's settings; the neighbours are limited to N - 1.
     perplexity
         t-SNE's setting, limited to (N - 1) / 3: its neighbourhoods hold three times as many tracks.
+    before
+        Where tracks were on an earlier map, [N, 2], NaN for new ones. UMAP and t-SNE start from
+        there, new tracks between their nearest old ones. The map is then turned, mirrored and moved
+        to lie on the earlier one as well as it can (Procrustes).
     """
     latents = np.asarray(latents, np.float32)
     if method != "pca" and _num_distinct(latents, MIN_DISTINCT) < MIN_DISTINCT:
@@ -75,17 +80,21 @@ def project(
         method = "pca"
     if method == "pca":
         return _pca(latents, seed)
+    start = None if before is None else _start(latents, before)
 
-    def fit(points: np.ndarray) -> np.ndarray:
+    def fit(rows: np.ndarray | slice) -> np.ndarray:
+        points, init = latents[rows], None if start is None else start[rows]
         if method == "umap":
-            return _umap(points, seed, n_neighbors, min_dist)
-        return _tsne(points, seed, perplexity)
+            return _umap(points, seed, n_neighbors, min_dist, init)
+        return _tsne(points, seed, perplexity, init)
 
     if len(latents) > FIT_LIMIT:
         rows = np.random.default_rng(seed).choice(len(latents), FIT_SAMPLE, replace=False)
-        coordinates = place(latents, latents[rows], fit(latents[rows]))
+        coordinates = place(latents, latents[rows], fit(rows))
     else:
-        coordinates = fit(latents)
+        coordinates = fit(slice(None))
+    if before is not None and start is not None:
+        coordinates = _laid_on(before, coordinates)
     name = TITLES[method]
     return Projection(method, coordinates, (f"{name} 1", f"{name} 2"))
 
@@ -103,6 +112,29 @@ def place(latents: np.ndarray, fitted: np.ndarray, coordinates: np.ndarray) -> n
     weights = 1.0 / np.maximum(distances, 1e-6)
     weights /= weights.sum(axis=1, keepdims=True)
     return np.einsum("nk,nkd->nd", weights, coordinates[neighbors]).astype(np.float32)
+
+
+def _start(latents: np.ndarray, before: np.ndarray) -> np.ndarray | None:
+    """Return where each track starts, [N, 2]; None if too few were on the earlier map."""
+    known = np.isfinite(before).all(axis=1)
+    if np.count_nonzero(known) < NUM_ANCHORS or not np.ptp(before[known], axis=0).all():
+        return None
+    start = before.astype(np.float32)
+    if not known.all():
+        start[~known] = place(latents[~known], latents[known], start[known])
+    return start
+
+
+def _laid_on(before: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+    """Turn, mirror and move a map, [N, 2], so that known tracks are near their earlier places.
+
+    Gower (1975); the size is kept.
+    """
+    known = np.isfinite(before).all(axis=1)
+    then, now = before[known], coordinates[known]
+    left, _, right = np.linalg.svd((now - now.mean(axis=0)).T @ (then - then.mean(axis=0)))
+    turned = (coordinates - now.mean(axis=0)) @ (left @ right) + then.mean(axis=0)
+    return turned.astype(np.float32)
 
 
 def _num_distinct(latents: np.ndarray, enough: int) -> int:
@@ -128,7 +160,9 @@ def _pca(latents: np.ndarray, seed: int) -> Projection:
     return Projection("pca", coordinates, (axes[0], axes[1]))
 
 
-def _umap(points: np.ndarray, seed: int, n_neighbors: int, min_dist: float) -> np.ndarray:
+def _umap(
+    points: np.ndarray, seed: int, n_neighbors: int, min_dist: float, start: np.ndarray | None
+) -> np.ndarray:
     from sklearn.neighbors import NearestNeighbors
 
     n_neighbors = min(n_neighbors, len(points) - 1)
@@ -145,18 +179,20 @@ def _umap(points: np.ndarray, seed: int, n_neighbors: int, min_dist: float) -> n
             n_neighbors=n_neighbors,
             min_dist=min_dist,
             precomputed_knn=(neighbors, distances.astype(np.float32), None),
+            init="spectral" if start is None else start,
             random_state=seed,
             n_jobs=1,
         )
         return np.asarray(reducer.fit_transform(points), np.float32)
 
 
-def _tsne(points: np.ndarray, seed: int, perplexity: float) -> np.ndarray:
+def _tsne(points: np.ndarray, seed: int, perplexity: float, start: np.ndarray | None) -> np.ndarray:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
 
     perplexity = min(perplexity, (len(points) - 1) / 3)
     if points.shape[1] == 1:  # it begins with two principal components
         points = np.pad(points, [(0, 0), (0, 1)])
+    init = "pca" if start is None else 1e-4 * start / start[:, 0].std()  # small, as t-SNE begins
     with threadpool_limits(1):  # sums over threads would differ from run to run
-        return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)
+        return TSNE(perplexity=perplexity, init=init, random_state=seed).fit_transform(points)

@@ -4,6 +4,7 @@ The VAE and every baseline are clustered by the same clusterer, with the same nu
 and the same seeds, and scored in their own space and in a common one. If that number is not given,
 it is chosen once, on the first method's embedding, which is the VAE's. Every model that was trained
 is clustered from every start. The components of its own mixture are merged into as many clusters.
+If the outdir's tracks have changed, clusters keep the numbers that they had (see `matching`).
 """
 
 import math
@@ -18,8 +19,10 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from vae_jax import config as config_lib
-from vae_jax.clustering import clusterers, metrics, metrics_file, num_clusters
-from vae_jax.clustering.clusterers import Clustering
+from vae_jax import history
+from vae_jax.clustering import clusterers, matching, metrics, metrics_file, num_clusters
+from vae_jax.clustering.clusterers import NOISE, Clustering
+from vae_jax.collection import neighbours
 from vae_jax.config import AUTO
 from vae_jax.console import Progress
 from vae_jax.embedding.latents import Latents
@@ -66,6 +69,8 @@ def update(run: Run) -> bool:
         config["model"]["condition"],
         [run.manifest.ids, *(run.manifest.labels(name, run.manifest.ids) for name in columns)],
     ]
+    if run.previous:
+        made_from.append(files.sha256(run.previous / CLUSTERS))
 
     def write() -> list[Path]:
         run_id = files.fingerprint(*made_from)
@@ -121,15 +126,60 @@ def cluster(run: Run, run_id: str) -> list[Row]:
                 **{"feature": config_lib.described(config.feature), "model": config.model.name},
                 "latent_dim": spaces[method].latents.dim,
             }
+            before = _before(run, method)
             scored, shown[method] = _cluster_method(
-                run, method, spaces, options, classes, artists, progress
+                run, method, spaces, options, classes, artists, before, progress
             )
             rows += [about | row for row in scored]
     rows = [{name: _rounded(value) for name, value in row.items()} for row in rows]
     metrics_file.append(outdir / metrics_file.NAME, rows)
-    _write_clusters(outdir / CLUSTERS, ids, shown, spaces, config)
-    files.write_npz(outdir / CENTERS, **{name: one.centers for name, one in shown.items()})
+    numbers = _numbers(run, ids, shown)
+    _write_clusters(outdir / CLUSTERS, ids, shown, numbers, spaces, config)
+    order = {name: np.argsort(found) for name, found in numbers.items()}
+    centers = {name: one.centers[order[name]] for name, one in shown.items()}
+    if run.previous:
+        centers |= {f"{name}_ids": np.sort(found) for name, found in numbers.items()}
+    if MIXTURE in shown:
+        named = numbers[MIXTURE][shown[MIXTURE].labels]
+        centers["mixture_columns"] = _columns(spaces[MIXTURE].latents, named)
+    files.write_npz(outdir / CENTERS, **centers)
     return rows
+
+
+def _columns(latents: Latents, clusters: np.ndarray) -> np.ndarray:
+    """Return the cluster that each column of `assignments` is part of, [K]; NOISE if of none.
+
+    `clusters` has each track's, [N].
+    """
+    columns = np.full(next(latents.assignments()).shape[1], NOISE)
+    columns[np.concatenate([part.argmax(axis=1) for part in latents.assignments()])] = clusters
+    return columns
+
+
+def _before(run: Run, method: str) -> dict[str, int]:
+    """Return the clusters of the run that this one follows, by track id."""
+    return history.clusters(run.previous, _prefix(method)) if run.previous else {}
+
+
+def _numbers(run: Run, ids: np.ndarray, shown: Mapping[str, Clustering]) -> dict[str, np.ndarray]:
+    """Return the numbers [K] that clusters have in files: as before, where they had one."""
+    if not run.previous:
+        return {name: np.arange(one.num_clusters) for name, one in shown.items()}
+    unused = history.next_ids(run.previous)
+    return {
+        name: matching.numbers(
+            one.labels,
+            ids.tolist(),
+            _before(run, name),
+            unused.get(f"{_prefix(name)}cluster", 0),
+        )
+        for name, one in shown.items()
+    }
+
+
+def _prefix(method: str) -> str:
+    """Return what a method's columns in `clusters.csv` begin with; the VAE's have their names."""
+    return "" if method == "vae" else f"{method}_"
 
 
 def _cluster_method(
@@ -139,11 +189,13 @@ def _cluster_method(
     options: ConfigDict,
     classes: np.ndarray,
     artists: np.ndarray,
+    before: Mapping[str, int],
     progress: Progress,
 ) -> tuple[list[Row], Clustering]:
     """Cluster each model's embedding from every start; return the scores, and what to show.
 
-    What is shown is the first clustering of the best model.
+    What is shown is the first clustering of the best model. With clusters before, it starts from
+    those.
     """
     config, best = run.config, spaces[method]
     starts = range(1 if method == MIXTURE else _repeats(options))
@@ -151,10 +203,13 @@ def _cluster_method(
     rows, labels, shown = [], [], None
     for model, space in enumerate(_models(run, best)):
         training = config.seed + model if is_trained else None
-        searched = _artist_search(space, artists, config.seed) if method != MIXTURE else {}
+        searched = {}
+        if method != MIXTURE:
+            searched = _artist_search(space, artists, config.seed) | _hubs(space, config)
         for seed in (config.seed + start for start in starts):
-            found = _cluster(method, space, options, seed)
-            shown = shown or (found if space is best else None)
+            is_shown = space is best and shown is None
+            found = _cluster(method, space, options, seed, before if is_shown else {})
+            shown = found if is_shown else shown
             scores = _scores(method, found, {**spaces, method: space}, classes, config, seed)
             described = _description(method, found, config) | {"training": training, "seed": seed}
             rows.append(described | searched | scores)
@@ -169,7 +224,7 @@ def _cluster_method(
             *(method, unscored, len(labels)),
         )
     _log(method, rows)
-    return rows, shown or _cluster(method, best, options, config.seed)
+    return rows, shown or _cluster(method, best, options, config.seed, before)
 
 
 def _repeats(options: ConfigDict) -> int:
@@ -231,13 +286,19 @@ def _models(run: Run, best: Space) -> list[Space]:
     return [_space(run, Latents(path, model)) for model in range(num_models)]
 
 
-def _cluster(method: str, space: Space, options: ConfigDict, seed: int) -> Clustering:
+def _cluster(
+    method: str, space: Space, options: ConfigDict, seed: int, before: Mapping[str, int]
+) -> Clustering:
     if method == MIXTURE:
         takes_k = clusterers.CLUSTERERS[options.method].takes_k
         return clusterers.components(space.latents, options.num_clusters if takes_k else None)
     if space.latents.is_sharded:
         return clusterers.cluster_shards(space.latents, options, seed)
-    return clusterers.cluster(space.points, options, seed)
+    centers = None
+    if before:
+        ids = space.latents.ids.tolist()
+        centers = matching.centers(space.points, ids, before, options.num_clusters)
+    return clusterers.cluster(space.points, options, seed, centers)
 
 
 def _labels(manifest: Manifest, name: str, ids: np.ndarray) -> list[str]:
@@ -310,6 +371,15 @@ def _artist_search(space: Space, artists: np.ndarray, seed: int) -> Row:
     return {f"artist_{name}": value for name, value in asdict(found).items()}
 
 
+def _hubs(space: Space, config: ConfigDict) -> Row:
+    """Measure how unevenly tracks occur among the nearest ones of others, on a sample of many."""
+    size, points = config.cluster.silhouette_sample, space.points
+    if len(points) > size:
+        points = points[np.random.default_rng(config.seed).choice(len(points), size, replace=False)]
+    hubness = neighbours.Space(points, config.seed).hubness(mutual=False)
+    return {"hub_skewness": hubness.skewness, "hub_unreachable": hubness.unreachable}
+
+
 def _rounded(value: Any) -> Any:
     """Keep six digits of a float; NaN becomes None, an empty cell."""
     if not isinstance(value, float):
@@ -332,6 +402,7 @@ def _write_clusters(
     path: Path,
     ids: np.ndarray,
     found: Mapping[str, Clustering],
+    numbers: Mapping[str, np.ndarray],
     spaces: Mapping[str, Space],
     config: ConfigDict,
 ) -> None:
@@ -340,12 +411,11 @@ def _write_clusters(
     With shards, only the tracks that are held in memory have a silhouette.
     """
     silhouettes = {name: _silhouettes(one, spaces[name], config) for name, one in found.items()}
-    prefixes = {method: f"{method}_" if i else "" for i, method in enumerate(found)}
     columns = ["id"]
     for method, one in found.items():
         names = ["cluster", "distance", "silhouette"]
         names += [] if one.confidence is None else ["confidence"]
-        columns += [f"{prefixes[method]}{name}" for name in names]
+        columns += [f"{_prefix(method)}{name}" for name in names]
 
     def rows() -> Iterator[Row]:
         start = 0
@@ -354,7 +424,8 @@ def _write_clusters(
             cells: list[Sequence[Any]] = [ids[here].tolist()]
             for (name, one), points in zip(found.items(), chunks, strict=True):
                 part = one.part(here)
-                cells += [part.labels.tolist(), _cells(part.distances(points))]
+                named = np.append(numbers[name], NOISE)[part.labels]  # noise indexes the last
+                cells += [named.tolist(), _cells(part.distances(points))]
                 cells += [_cells(silhouettes[name][here])]
                 cells += [] if part.confidence is None else [_cells(part.confidence)]
             yield from (dict(zip(columns, row, strict=True)) for row in zip(*cells, strict=True))

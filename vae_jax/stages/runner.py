@@ -14,7 +14,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from vae_jax import config as config_lib
-from vae_jax import preflight
+from vae_jax import history, preflight
 from vae_jax.parallel import processes
 from vae_jax.records import layout
 from vae_jax.run import CONFIG, RUN, SUBFOLDERS, Run
@@ -51,6 +51,8 @@ def run_stages(
         files.write_json(outdir / CONFIG, config_lib.to_dict(config))
         for name in stages:
             started = time.monotonic()
+            if name != "features":
+                history.follow(run)
             try:
                 done = _stage(name).update(run)
             except layout.DamagedRecord as error:
@@ -58,7 +60,8 @@ def run_stages(
                 raise
             seconds = time.monotonic() - started
             logging.info("%s: %s (%.1f s)", name, "done" if done else "up to date", seconds)
-            files.write_json(outdir / RUN, run.describe())
+            history.follow(run)
+            files.write_json(outdir / RUN, run.describe(clustered=name == "cluster"))
     processes.wait_for_all("end")
     return run
 

@@ -47,6 +47,10 @@ def train_one(run: Run, model: str) -> bool:
 
         logging.info("train: the checkpoints of the %s go to %s", model.upper(), directory)
         described = model_spec.ModelSpec.of(run.model_config(model), run.records, run.conditions)
+        start = run.starts.get(model)
+        if start:
+            logging.info("train: the %s trains on from %s", model.upper(), start.directory)
+            described = start.continued(described)
         source = input_pipeline.Source(run.records, described.class_numbers(run.conditions))
-        train.train(source, described, directory)
+        train.train(source, described, directory, start.params() if start else None)
     return True

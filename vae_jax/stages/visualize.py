@@ -15,6 +15,7 @@ from absl import logging
 from matplotlib.figure import Figure
 
 from vae_jax import config as config_lib
+from vae_jax import history as history_lib
 from vae_jax.console import Progress
 from vae_jax.embedding import reconstructions
 from vae_jax.embedding.latents import Latents
@@ -22,12 +23,10 @@ from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest
 from vae_jax.plots import figures, palette, projections
 from vae_jax.plots.reconstructions import reconstruction_figure, traversal_figure
-from vae_jax.run import CLUSTERS, TRAIN_METRICS, Run
+from vae_jax.run import CLUSTER_NAMES, CLUSTERS, MAPS, TRAIN_METRICS, Run
 from vae_jax.stages.up_to_date import hashes, unless_up_to_date
 from vae_jax.storage import files
 from vae_jax.training import history
-
-FOLDER = "latent_visualization"
 
 Plots = dict[str, Callable[[], Figure]]  # by file name, drawn when it is their turn
 
@@ -81,6 +80,9 @@ def update(run: Run) -> bool:
             ),
         ],
     ]
+    followed = [*sorted((run.previous / MAPS).glob("*.csv"))] if run.previous else []
+    if also := [path for path in (run.outdir / CLUSTER_NAMES, *followed) if path.exists()]:
+        made_from.append([files.sha256(path) for path in also])
 
     return unless_up_to_date(run, "visualize", made_from, lambda: visualize(run))
 
@@ -115,7 +117,7 @@ def visualize(run: Run) -> list[Path]:
             logging.info("labels: folded in %r: %s", column, told)
     with Progress("plots", len(todo), "plots") as progress:
         for done, (name, draw) in enumerate(todo.items(), 1):
-            path = outdir / FOLDER / f"{name}.png"
+            path = outdir / MAPS / f"{name}.png"
             figures.save(draw(), path)
             written.append(path)
             progress.update(done)
@@ -150,9 +152,10 @@ def _method_plots(
         n_neighbors=settings.n_neighbors,
         min_dist=settings.min_dist,
         perplexity=settings.perplexity,
+        before=_earlier(run, f"{method.name}_{settings.method}", ids),
     )
     view = f"{method.name}_{projection.method}"
-    table = run.outdir / FOLDER / f"{view}.csv"
+    table = run.outdir / MAPS / f"{view}.csv"
     _write_coordinates(table, ids, projection.coordinates)
 
     space = f"{method.title} ({latents.shape[1]}-d){method.mark}"
@@ -171,7 +174,8 @@ def _method_plots(
     }
     labels = clusters.clusters(f"{method.prefix}cluster", ids)
     if labels is not None:
-        by_cluster = palette.by_cluster(labels)
+        names = {} if method.prefix else history_lib.names(run.outdir)
+        by_cluster = palette.by_cluster(labels, names)
         add_scatter("clusters", by_cluster, "cluster")
         for column, groups in by_value.items():
             title = f"{space}, {column} by cluster, {n}"
@@ -187,6 +191,14 @@ def _method_plots(
     for column, groups in by_value.items():
         add_scatter(f"by_{_file_name(column)}", groups, column)
     return table, todo
+
+
+def _earlier(run: Run, view: str, ids: Sequence[str]) -> np.ndarray | None:
+    """Return where tracks were on the map of the run that this one follows, [N, 2], or NaN."""
+    if not run.previous:
+        return None
+    places = history_lib.coordinates(run.previous, view)
+    return np.array([places.get(id_, (np.nan, np.nan)) for id_ in ids])
 
 
 def _color_columns(

@@ -59,8 +59,8 @@ class Program:
     mixture_start: int
 
 
-def train(source: Source, model_spec: ModelSpec, directory: Path) -> None:
-    """Train to the end, from scratch or from the latest checkpoint in `directory`.
+def train(source: Source, model_spec: ModelSpec, directory: Path, start: Any | None = None) -> None:
+    """Train to the end, from the latest checkpoint in `directory` if there is one.
 
     Parameters
     ----------
@@ -70,6 +70,8 @@ def train(source: Source, model_spec: ModelSpec, directory: Path) -> None:
         The model; it is saved inside every checkpoint.
     directory
         Receives the checkpoints, the metrics and, at the very end, `complete.json`.
+    start
+        The parameters to start from, [S, ...]; random ones if None.
 
     Raises
     ------
@@ -79,12 +81,14 @@ def train(source: Source, model_spec: ModelSpec, directory: Path) -> None:
         After SIGTERM or SIGINT, once the state is saved.
     """
     with stop_signals() as stop_asked:  # also while a job's processes prepare: they end together
-        _train(source, model_spec, directory, stop_asked)
+        _train(source, model_spec, directory, start, stop_asked)
 
 
-def _train(source: Source, model_spec: ModelSpec, directory: Path, stop_asked: StopRequest) -> None:
+def _train(
+    source: Source, model_spec: ModelSpec, directory: Path, start: Any, stop_asked: StopRequest
+) -> None:
     settings = model_spec.resolved["train"]
-    program = prepare(source, model_spec)
+    program = prepare(source, model_spec, start)
     metadata = model_spec.to_dict()
     checkpoints = Checkpoints(directory)
     step, state = checkpoints.restore_latest(program.state) or (0, program.state)
@@ -133,8 +137,11 @@ def _train(source: Source, model_spec: ModelSpec, directory: Path, stop_asked: S
         raise Preempted(f"training stopped at step {step}; the same command continues from there.")
 
 
-def prepare(source: Source, model_spec: ModelSpec) -> Program:
-    """Place the data on the devices, initialise the state there, and bind the jitted functions."""
+def prepare(source: Source, model_spec: ModelSpec, start: Any | None = None) -> Program:
+    """Place the data on the devices, initialise the state there, and bind the jitted functions.
+
+    Parameters that are given to start from have a mixture already, which then learns from step 0.
+    """
     config = model_spec.resolved
     settings, mesh = config["train"], devices.make_mesh(num_seeds=config["num_seeds"])
     split = devices.seeds(mesh)
@@ -150,7 +157,8 @@ def prepare(source: Source, model_spec: ModelSpec) -> Program:
     feed = input_pipeline.Feed(
         source, mesh, settings["batch_size"], resident_bytes, view.precompute
     )
-    mixture_start = settings["num_steps"] // 2 if config["model"]["prior"] == "mixture" else 0
+    starts_mixture = config["model"]["prior"] == "mixture" and start is None
+    mixture_start = settings["num_steps"] // 2 if starts_mixture else 0
     weights = {name: config["model"][name] for name in OBJECTIVE_KEYS}
     objective = Objective(model, view, **weights, mixture_start=mixture_start)
     optimizer = make_optimizer(settings)
@@ -161,6 +169,8 @@ def prepare(source: Source, model_spec: ModelSpec) -> Program:
         over_seeds(partial(init_state, objective, optimizer), (0, None), len(seeds)),
         out_shardings=split,
     )(init_keys, source.load(training[:1]) | {"position": training[:1]})
+    if start is not None:
+        state = state.replace(params=devices.place_seeds(mesh, start))
     run = partial(run_steps, objective, optimizer, skips=settings["skip_nonfinite"])
     step_fn = jax.jit(
         over_seeds(run, (0, 0, None, 1, None), len(seeds)),
