@@ -121,6 +121,34 @@ def test_the_components_of_a_mixture_are_merged_into_as_many_clusters(tmp_path: 
     np.testing.assert_allclose(distances, expected, rtol=1e-4)
 
 
+def test_the_cluster_that_each_component_of_a_mixture_is_part_of_is_written(tmp_path: Path) -> None:
+    write_models(tmp_path, 1, 2 * LABELS + (RAW[:, 3] > 0))
+    clustered(tmp_path, METHODS, manifest("label"), settings(), "run")
+    columns = files.read_npz(tmp_path / "cluster_centers.npz")["mixture_columns"]
+    components = files.read_npz(tmp_path / "latents.npz")["assignments"].argmax(axis=1)
+    table = files.read_csv(tmp_path / "clusters.csv")
+    assert columns[components].tolist() == [int(row["mixture_cluster"]) for row in table]
+
+
+def test_clusters_keep_the_numbers_of_the_run_that_is_followed(tmp_path: Path) -> None:
+    write_embeddings(tmp_path)
+    clustered(tmp_path, METHODS, manifest("label"), settings(), "run")
+    table = files.read_csv(tmp_path / "clusters.csv")
+    for row in table:
+        row["cluster"] = {"0": "5", "1": "0", "2": "3"}[row["cluster"]]
+    kept = tmp_path / "history" / "001"
+    files.write_csv(kept / "clusters.csv", list(table[0]), table[:-3])  # three tracks are new
+    files.write_sealed_json(kept / "kept.json", {"next_ids": {"cluster": 9}})
+    files.write_json(tmp_path / "run.json", {"previous": "history/001"})
+    clustered(tmp_path, METHODS, manifest("label"), settings(), "again")
+    again = files.read_csv(tmp_path / "clusters.csv")
+    assert [row["cluster"] for row in again] == [row["cluster"] for row in table]
+    centers = files.read_npz(tmp_path / "cluster_centers.npz")
+    assert centers["vae_ids"].tolist() == [0, 3, 5]
+    members = np.array([row["cluster"] == "3" for row in table])
+    assert np.allclose(centers["vae"][1], RAW[members, :3].mean(axis=0), atol=1e-5)
+
+
 def test_a_mixture_with_fewer_components_is_not_split(tmp_path: Path) -> None:
     write_models(tmp_path, num_models=1)
     rows = clustered(tmp_path, METHODS, manifest("label"), settings(num_clusters=5), "run 1")

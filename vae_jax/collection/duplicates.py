@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FILE, RECORDING, ALIKE = "file", "recording", "alike"
 PROPOSED = 10  # nearest tracks of each that may be the same recording
-SAME_RECORDING = 0.75  # of the bits of fingerprints agree, or more
+SAME_RECORDING = 0.9  # of the bits agree, or more: loops of the demo reach .82, copies begin at .95
 NEAR = 0.5  # of the usual distance to the nearest track, below which two tracks are alike
 
 
