@@ -50,7 +50,7 @@ setup(
     ],
     packages=[*find_packages(include=["vae_jax", "vae_jax.*"]), "vae_jax.configs"],
     package_dir={"vae_jax.configs": "configs"},  # the presets: at the top of a clone
-    package_data={"vae_jax": ["py.typed"]},
+    package_data={"vae_jax": ["py.typed"], "vae_jax.explorer": ["page/*"]},
     entry_points={"console_scripts": ["vae-jax = vae_jax.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from vae_jax.clustering.clusterers import Clustering
     from vae_jax.collection.place import Known, Placed
     from vae_jax.embedding.encoder import Encoder
+    from vae_jax.explorer.page import Explorer
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Results:
     @cached_property
     def clusters(self) -> np.ndarray:
         """The cluster of each track, [N] int64; -1 for noise."""
-        return np.array([int(row["cluster"]) for row in self._table])
+        return np.array([int(row["cluster"]) for row in self.table])
 
     @cached_property
     def metrics(self) -> list[dict[str, str]]:
@@ -183,6 +184,21 @@ class Results:
         wish = similar.Wish([to] if isinstance(to, str) else to, **options)
         return [(found.track.id, found.distance) for found in similar.find(self, wish)]
 
+    def explore(self, path: str | os.PathLike | None = None) -> "Explorer":
+        """Write the run as a page that one can look at, listen to and ask; Jupyter displays it.
+
+        Parameters
+        ----------
+        path
+            The HTML file; `map.html` in the results folder if None. Audio plays as long as it lies
+            where it lies now, seen from there.
+        """
+        from vae_jax.explorer import data, page
+
+        target = Path(path) if path is not None else self.outdir / run_lib.MAP
+        page.write(target, data.collect(self, target.parent))
+        return page.Explorer(target)
+
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the manifest's columns and all of `clusters.csv`, a row per track."""
         try:
@@ -190,7 +206,7 @@ class Results:
         except ImportError as error:
             raise UserError("a DataFrame needs pandas: pip install pandas.") from error
         about = {name: self.manifest.column(name, self.ids) for name in self.manifest.columns}
-        clusters = pandas.DataFrame(self._table).set_index("id").apply(pandas.to_numeric)
+        clusters = pandas.DataFrame(self.table).set_index("id").apply(pandas.to_numeric)
         return pandas.DataFrame(about, index=pandas.Index(self.ids, name="id")).join(clusters)
 
     @cached_property
@@ -200,7 +216,8 @@ class Results:
         return Latents(self.outdir / self.made_with["embeddings"]["vae"])
 
     @cached_property
-    def _table(self) -> list[dict[str, str]]:
+    def table(self) -> list[dict[str, str]]:
+        """The rows of `clusters.csv`, one per track, in the order of the latents."""
         rows = files.read_csv(self.outdir / run_lib.CLUSTERS)
         if [row["id"] for row in rows] != self.ids:
             raise UserError(

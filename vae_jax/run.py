@@ -28,6 +28,7 @@ FAILED = "failed.csv"
 CONFIG = "config.json"
 RUN = "run.json"  # what the results were made with
 WARNINGS = "warnings.csv"
+MAP = "map.html"  # the explorer
 MARKERS = ".stages"
 SHARDED = (
     "latents",

@@ -1,0 +1,89 @@
+// The list: the tracks that are selected, or else all that fit. Only the rows in sight are made.
+
+import { artistOf, data, number, titleOf } from "./data.js";
+import { byId, count, el, rounded } from "./dom.js";
+import { copyIds, saveCsv, savePlaylist } from "./exports.js";
+import { rowsInView } from "./map.js";
+import { play } from "./player.js";
+import { trackRow } from "./rows.js";
+import { change, on, state } from "./state.js";
+import { showTab } from "./tabs.js";
+
+const HIGH = 52; // CSS pixels of a row, as in style.css
+
+let rows = [];
+
+export function startList() {
+  byId("order").append(
+    el("option", { value: "name" }, "by name"),
+    el("option", { value: "marks" }, "marked first"),
+    ...data.columns.flatMap((column, i) =>
+      column.kind === "number" ? [el("option", { value: i }, `by ${column.name.slice(0, 40)}`)] : [],
+    ),
+  );
+  byId("order").addEventListener("change", refresh);
+  byId("rows").addEventListener("scroll", drawRows);
+  byId("list").addEventListener("shown", drawRows);
+  new ResizeObserver(drawRows).observe(byId("rows"));
+  const act = (id, run) => byId(id).addEventListener("click", () => run(rows));
+  act("queue", (list) => list.length && play(list[0], list));
+  act("save-m3u", savePlaylist);
+  act("save-csv", saveCsv);
+  act("copy-ids", copyIds);
+  byId("select-view").addEventListener("click", () => change({ selected: new Set(rowsInView()) }));
+  byId("select-none").addEventListener("click", () => change({ selected: new Set() }));
+  on(["fits", "selected", "marks"], refresh);
+  on(["focus", "playing", "names", "theme"], drawRows);
+  on(["selected"], () => state.selected.size && showTab("list"));
+  refresh();
+}
+
+// The rows in question, in order.
+export function listed() {
+  return rows;
+}
+
+function refresh() {
+  const isSelection = state.selected.size > 0;
+  const from = isSelection ? [...state.selected] : Array.from(data.ids.keys());
+  rows = sorted(from.filter((row) => state.fits[row]));
+  byId("list-title").textContent = isSelection
+    ? `${count(rows.length, "track")} selected`
+    : `All that fit: ${count(rows.length, "track")}`;
+  byId("queue").hidden = !data.audio;
+  byId("save-m3u").hidden = !data.audio;
+  byId("select-none").hidden = !isSelection;
+  drawRows();
+}
+
+function sorted(list) {
+  const order = byId("order").value;
+  if (order === "marks") {
+    const rank = (row) => (state.marks.has(data.ids[row]) ? 0 : 1);
+    return list.sort((a, b) => rank(a) - rank(b) || a - b);
+  }
+  if (order === "name") {
+    const names = new Map(list.map((row) => [row, `${artistOf(row)}\u0000${titleOf(row)}`.toLowerCase()]));
+    return list.sort((a, b) => (names.get(a) < names.get(b) ? -1 : names.get(a) > names.get(b) ? 1 : a - b));
+  }
+  const column = data.columns[order];
+  const value = (row) => number(column, row);
+  return list.sort((a, b) => (value(b) || 0) - (value(a) || 0) || a - b);
+}
+
+function drawRows() {
+  const box = byId("rows");
+  if (byId("list").hidden) return;
+  const first = Math.max(0, Math.floor(box.scrollTop / HIGH) - 4);
+  const last = Math.min(rows.length, first + Math.ceil((box.clientHeight || 400) / HIGH) + 9);
+  const column = data.columns[byId("order").value];
+  const note = (row) => (column ? rounded(number(column, row), column.whole) : "");
+  const items = rows.slice(first, last).map((row) => trackRow(row, note(row), () => rows));
+  const list = byId("rows-list");
+  const focused = list.contains(document.activeElement) && document.activeElement.closest("li");
+  const kept = focused && { row: focused.dataset.row, name: document.activeElement.className };
+  list.replaceChildren(...items);
+  list.style.paddingTop = `${first * HIGH}px`;
+  list.style.height = `${rows.length * HIGH}px`;
+  if (kept) list.querySelector(`li[data-row="${kept.row}"] .${kept.name}`)?.focus();
+}
