@@ -87,12 +87,13 @@ def collect(run: "Results", folder: Path) -> Page:
     points, clusters = run.latents[rows], run.clusters[rows]
     count = NUM_NEIGHBORS if len(rows) <= MANY else MANY_NEIGHBORS
     nearest, distances = measures.neighbours(points, count)
-    names = np.unique(clusters).tolist()
+    names = sorted({*clusters.tolist()}, key=lambda name: _in_order(str(name)))
     placed = measures.between(points, clusters, names)
     page.text |= {
         "version": __version__,
         "key": files.fingerprint(ids, clusters.tolist()),
         "maps": [*_shown_maps(page, maps, nearest)],
+        "looked_at": measures.looked_at(len(rows)),
         "columns": [
             *_columns(page, {"cluster": list(map(str, clusters))}, always=True),
             *_columns(page, _about(run, ids)),
@@ -155,7 +156,10 @@ def _shown_maps(page: Page, maps: Sequence[_Map], nearest: np.ndarray) -> Iterat
         side = float((high - low).max()) or 1.0
         middle = (low + high) / 2
         square = np.stack(
-            [packing.quantise(places[:, i], middle[i] - side / 2, middle[i] + side / 2) for i in (0, 1)],
+            [
+                packing.quantise(places[:, i], middle[i] - side / 2, middle[i] + side / 2)
+                for i in (0, 1)
+            ],
             axis=1,
         )
         faithful = np.rint(100 * measures.faithfulness(nearest, places)).astype(np.uint8)
@@ -200,12 +204,11 @@ def _columns(
         elif always or (
             name != "title" and (len(distinct) <= FEW_VALUES or 2 * len(distinct) <= len(cells))
         ):
-            values, codes = np.unique(np.array(cells, object), return_inverse=True)
-            order = sorted(range(len(values)), key=lambda i: _in_order(values[i]))
-            rank = np.argsort(order)
-            array = page.add(f"column {name}", packing.codes(rank[codes], len(values)))
-            shown = [values[i] for i in order]
-            yield {"name": name, "kind": "category", "values": shown, "codes": array}
+            values = sorted(distinct, key=_in_order)
+            code = {value: i for i, value in enumerate(values)}
+            codes = packing.codes(np.array([code[cell] for cell in cells]), len(values))
+            array = page.add(f"column {name}", codes)
+            yield {"name": name, "kind": "category", "values": values, "codes": array}
         else:
             yield {"name": name, "kind": "text", "values": cells}
 
@@ -277,7 +280,7 @@ def _cluster_names(run: "Results", clusters: Sequence[int]) -> list[str]:
     return [given.get(str(cluster), "") for cluster in clusters]
 
 
-def _audio(run: "Results", ids: Sequence[str], folder: Path) -> dict[str, Any] | None:
+def _audio(run: "Results", ids: Sequence[str], folder: Path) -> list[str] | None:
     """Return where each track's audio is, as relative URLs; "" where there is none to play."""
     if not any(run.manifest.columns.get("audio_path", ())):
         return None
@@ -286,8 +289,7 @@ def _audio(run: "Results", ids: Sequence[str], folder: Path) -> dict[str, Any] |
         row = run.rows.get(id_)
         place = None if row is None else run.manifest[row].audio_path
         links.append(_link(place, folder) if isinstance(place, Path) else "")
-    start = os.path.commonprefix(links).rpartition("/")[0]
-    return {"start": start, "links": [link[len(start) :] for link in links]}
+    return links
 
 
 def _link(place: Path, folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""What the explorer says of each track: its neighbours, how far the map can be trusted, and more."""
+"""What the explorer says of each track: its neighbours, whether to trust the map, and more."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,8 @@ import numpy as np
 from vae_jax.clustering.clusterers import NOISE
 
 DENSITY_NEIGHBORS = 5
-TRUE_NEIGHBORS = 10  # whose places on the map tell how faithful it is
-NEAR = 30  # tracks that count as near on the map, at most
-NEAR_SHARE = 0.2  # of all tracks, at most
+TRUE_NEIGHBORS = 10  # at most, whose places on the map tell how faithful it is
+NEAR = 2  # times as many tracks count as near on the map
 TYPICAL = 5  # tracks of a cluster
 
 
@@ -57,29 +56,31 @@ def unusual(distances: np.ndarray) -> np.ndarray:
     return np.searchsorted(np.sort(sparseness), sparseness, side="left") / len(sparseness)
 
 
+def looked_at(total: int) -> int:
+    """Return how many true neighbours of each of so many tracks `faithfulness` looks at."""
+    return max(0, min(TRUE_NEIGHBORS, max(1, total // 10), total - 1))
+
+
 def faithfulness(rows: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     """Return the share of each track's true neighbours that are near it on a map, [N].
 
     Parameters
     ----------
     rows
-        The true neighbours, nearest first, [N, k]; `TRUE_NEIGHBORS` of them count.
+        The true neighbours, nearest first, [N, k]; the first `looked_at(N)` count.
     coordinates
-        The map, [N, 2]. Near are the `NEAR` nearest tracks, or `NEAR_SHARE` of all if that is
-        less, but never fewer than there are true neighbours.
+        The map, [N, 2]. Near are `NEAR` times as many tracks as true neighbours are looked at.
     """
-    true = rows[:, :TRUE_NEIGHBORS]
+    total = len(coordinates)
+    true = rows[:, : looked_at(total)]
     if not true.shape[1]:
-        return np.ones(len(rows))
+        return np.ones(total)
     from scipy.spatial import KDTree
 
-    total = len(coordinates)
-    near = max(true.shape[1], min(NEAR, int(NEAR_SHARE * total)))
-    own = np.arange(total)[:, None]
-    _, found = KDTree(coordinates).query(coordinates, k=min(near + 1, total))
-    found = np.where(found == own, -1, found)
-    hits = [np.isin(a, b).mean() for a, b in zip(true, found, strict=True)]
-    return np.array(hits)
+    size = min(NEAR * true.shape[1], total - 1)
+    _, found = KDTree(coordinates).query(coordinates, k=size + 1)
+    found = np.where(found == np.arange(total)[:, None], -1, found)
+    return (true[:, :, None] == found[:, None, :]).any(axis=2).mean(axis=1)
 
 
 def between(points: np.ndarray, clusters: np.ndarray, names: Sequence[int]) -> Between:

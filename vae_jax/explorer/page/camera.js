@@ -3,21 +3,28 @@
 const MARGIN = 28; // CSS pixels around the whole map
 const MOST_ZOOM = 400;
 
-export const camera = { x: 0.5, y: 0.5, zoom: 1, width: 1, height: 1 };
+// `left` and `right` are what legend and tools cover of the width; the map is centred between them.
+export const camera = { x: 0.5, y: 0.5, zoom: 1, width: 1, height: 1, left: 0, right: 0 };
 
 // CSS pixels per unit of the map.
 export function pixels() {
-  return Math.max(40, Math.min(camera.width, camera.height) - 2 * MARGIN) * camera.zoom;
+  const side = Math.min(camera.width - camera.left - camera.right, camera.height);
+  return Math.max(40, side - 2 * MARGIN) * camera.zoom;
+}
+
+// Where the camera's place is on the screen.
+export function centre() {
+  return [(camera.left + camera.width - camera.right) / 2, camera.height / 2];
 }
 
 export function toScreen(x, y) {
-  const side = pixels();
-  return [camera.width / 2 + (x - camera.x) * side, camera.height / 2 - (y - camera.y) * side];
+  const [side, [left, top]] = [pixels(), centre()];
+  return [left + (x - camera.x) * side, top - (y - camera.y) * side];
 }
 
 export function toMap(left, top) {
-  const side = pixels();
-  return [camera.x + (left - camera.width / 2) / side, camera.y - (top - camera.height / 2) / side];
+  const [side, [middle, half]] = [pixels(), centre()];
+  return [camera.x + (left - middle) / side, camera.y - (top - half) / side];
 }
 
 export function pan(right, down) {
@@ -27,7 +34,7 @@ export function pan(right, down) {
 }
 
 // Zooms by a factor; what is under (left, top) stays there.
-export function zoomAt(factor, left = camera.width / 2, top = camera.height / 2) {
+export function zoomAt(factor, left = centre()[0], top = centre()[1]) {
   const [x, y] = toMap(left, top);
   camera.zoom = clamp(camera.zoom * factor, 0.5, MOST_ZOOM);
   const [newX, newY] = toMap(left, top);
@@ -44,7 +51,8 @@ export function fit() {
 export function transform() {
   const side = pixels();
   const scale = [(2 * side) / camera.width, (2 * side) / camera.height];
-  return { scale, shift: [-camera.x * scale[0], -camera.y * scale[1]] };
+  const aside = (camera.left - camera.right) / camera.width;
+  return { scale, shift: [aside - camera.x * scale[0], -camera.y * scale[1]] };
 }
 
 function clamp(value, low, high) {

@@ -45,8 +45,8 @@ export function savePlaylist(rows) {
 
 // Where a player finds a track from any folder.
 function placeOf(row) {
-  if (!data.audio || !data.audio.links[row]) return "";
-  const link = data.served ? audioOf(row) : data.audio.start + data.audio.links[row];
+  if (!data.audio || !data.audio[row]) return "";
+  const link = data.served ? audioOf(row) : data.audio[row];
   let url;
   try {
     url = new URL(link, location.href);

@@ -5,7 +5,7 @@ import { announce, byId } from "./dom.js";
 import { savePicture } from "./exports.js";
 import { listed } from "./list.js";
 import { hitAt, panBy, rowsInView, showAll, zoom } from "./map.js";
-import { camera } from "./camera.js";
+import { centre } from "./camera.js";
 import { pause, play, toggle } from "./player.js";
 import { change, state } from "./state.js";
 import { toggleMark } from "./track.js";
@@ -77,7 +77,7 @@ function back() {
 }
 
 function begin() {
-  const middle = hitAt(camera.width / 2, camera.height / 2);
+  const middle = hitAt(...centre());
   const rows = rowsInView();
   const first = middle >= 0 ? middle : (rows[0] ?? listed()[0]);
   if (first !== undefined) go(first);

@@ -35,6 +35,7 @@ export function startList() {
   on(["fits", "selected", "marks"], refresh);
   on(["focus", "playing", "names", "theme"], drawRows);
   on(["selected"], () => state.selected.size && showTab("list"));
+  on(["words"], () => state.words && showTab("list"));
   refresh();
 }
 

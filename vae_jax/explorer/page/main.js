@@ -21,6 +21,7 @@ async function start() {
   byId("data").remove();
   restore();
   readAddress();
+  byId("colors").open = innerWidth > 760;
   startPlayer();
   startFilters();
   if (!startMap()) {

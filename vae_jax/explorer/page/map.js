@@ -6,13 +6,15 @@ import { data } from "./data.js";
 import { byId } from "./dom.js";
 import { nearestPoint, visitBox, xOf, yOf } from "./grid.js";
 import { drawMinimap, watchMinimap } from "./minimap.js";
-import { drawOverlay, findLabels } from "./overlay.js";
+import { countFitting, drawOverlay, findLabels } from "./overlay.js";
 import { makePoints } from "./points.js";
 import { change, on, state } from "./state.js";
 import { hideTip, showTip } from "./tip.js";
 
 const REACH = 14; // CSS pixels from which a point is hit
 const MORPH = 600; // ms in which one map becomes another
+const WIDE = 620; // CSS pixels of the map from which it is centred beside the legend
+const EDGE = 16; // CSS pixels from the edge up to which a track counts as seen
 const STILL = 4; // CSS pixels that a click may move
 
 const view = { hovered: -1, blend: 1, path: [], isDirty: false, density: 1 };
@@ -25,11 +27,16 @@ export function startMap() {
   restyle();
   resize();
   new ResizeObserver(resize).observe(byId("map"));
+  byId("colors").addEventListener("toggle", resize);
   watchPointers();
   watchMinimap(redraw);
   on(["column", "fits", "selected", "theme"], restyle);
   on(["column", "theme", "names", "map"], () => findLabels(currentMap()));
-  on(["names", "focus", "playing", "marks"], redraw);
+  on(["fits"], () => {
+    countFitting();
+    redraw();
+  });
+  on(["names", "focus", "playing"], redraw);
   on(["map"], morph);
   findLabels(currentMap());
   return true;
@@ -68,7 +75,13 @@ function pointSize() {
 function resize() {
   const box = byId("map").getBoundingClientRect();
   view.density = Math.min(2, window.devicePixelRatio || 1);
-  Object.assign(camera, { width: Math.max(1, box.width), height: Math.max(1, box.height) });
+  const isWide = box.width > WIDE;
+  Object.assign(camera, {
+    width: Math.max(1, box.width),
+    height: Math.max(1, box.height),
+    left: isWide && byId("colors").open ? byId("colors").offsetWidth : 0,
+    right: isWide ? byId("tools").offsetWidth : 0,
+  });
   for (const canvas of [byId("points"), byId("overlay")]) {
     canvas.width = Math.round(box.width * view.density);
     canvas.height = Math.round(box.height * view.density);
@@ -144,7 +157,11 @@ export function hitAt(left, top) {
 export function reveal(row) {
   const [x, y] = [xOf(currentMap(), row), yOf(currentMap(), row)];
   const [left, top] = toScreen(x, y);
-  const isSeen = left > 60 && top > 60 && left < camera.width - 60 && top < camera.height - 60;
+  const isSeen =
+    left > camera.left + EDGE &&
+    top > EDGE &&
+    left < camera.width - camera.right - EDGE &&
+    top < camera.height - EDGE;
   if (!isSeen) Object.assign(camera, { x, y });
   redraw();
 }
@@ -275,7 +292,7 @@ function dragTo(drag, now) {
   drag.hasMoved ||= far > STILL;
   if (!drag.hasMoved) return;
   if (drag.tool === "move") pan(now[0] - drag.last[0], now[1] - drag.last[1]);
-  if (drag.tool === "lasso") view.path.push(now);
+  if (drag.tool === "lasso") view.path.push(...(view.path.length ? [] : [drag.start]), now);
   if (drag.tool === "box") view.path = corners(drag.start, now);
   drag.last = now;
   redraw();

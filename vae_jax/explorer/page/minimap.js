@@ -1,6 +1,6 @@
 // The whole map in small, and where the view is in it.
 
-import { camera, pixels } from "./camera.js";
+import { camera, pixels, toMap } from "./camera.js";
 import { data } from "./data.js";
 import { byId } from "./dom.js";
 import { xOf, yOf } from "./grid.js";
@@ -42,7 +42,7 @@ export function drawMinimap(map) {
   context.strokeStyle = getComputedStyle(canvas).getPropertyValue("--accent");
   context.lineWidth = 1.5;
   context.strokeRect(
-    (camera.x - wide / 2) * SIDE,
+    toMap(0, 0)[0] * SIDE,
     (1 - camera.y - high / 2) * SIDE,
     Math.max(3, wide * SIDE),
     Math.max(3, high * SIDE),

@@ -13,6 +13,7 @@ const LINES = 10; // neighbours that lines lead to
 const GROUPS_ZOOM = 4; // from which names of groups fade
 
 let labels = [];
+let labelled; // the column that they are of
 
 // Finds where the names of groups go on a map: at the medians of their tracks.
 export function findLabels(map) {
@@ -20,6 +21,7 @@ export function findLabels(map) {
   const column = chosen.kind === "category" ? chosen : data.clusterColumn;
   const { groups, groupOf } = groupsOf(column);
   labels = [];
+  labelled = column;
   if (groups.length > MOST_NAMES) return;
   const members = groups.map(() => []);
   for (let row = 0; row < data.count; row++) members[groupOf[column.codes[row]]].push(row);
@@ -28,11 +30,20 @@ export function findLabels(map) {
       text: shown(groupName(column, group), 32),
       count: group.count,
       isMuted: group.muted,
+      codes: group.values.map((value) => column.values.indexOf(value)),
       x: median(members[i], (row) => xOf(map, row)),
       y: median(members[i], (row) => yOf(map, row)),
     }))
     .filter((label) => !label.isMuted)
     .sort((a, b) => b.count - a.count);
+  countFitting();
+}
+
+// Finds which groups have tracks that fit: the others are not named.
+export function countFitting() {
+  const fitting = new Set();
+  for (let row = 0; row < data.count; row++) if (state.fits[row]) fitting.add(labelled.codes[row]);
+  for (const label of labels) label.isSeen = label.codes.some((code) => fitting.has(code));
 }
 
 function median(rows, value) {
@@ -107,10 +118,10 @@ function drawNames(context, map, paints) {
   context.textBaseline = "middle";
   context.lineJoin = "round";
   const fade = Math.min(1, Math.max(0.35, GROUPS_ZOOM / camera.zoom));
-  for (const { text, x, y } of labels) {
+  for (const { text, x, y } of labels.filter((label) => label.isSeen)) {
     const [left, top] = toScreen(x, y);
     if (left < -80 || top < -20 || left > camera.width + 80 || top > camera.height + 20) continue;
-    write(text, left, top, "600 13px system-ui, sans-serif", fade);
+    write(text, left, top - 15, "600 13px system-ui, sans-serif", fade);
   }
   for (const row of fewInView(map)) {
     const [left, top] = toScreen(xOf(map, row), yOf(map, row));

@@ -34,8 +34,8 @@ export function startPlayer() {
 // The address of a track's audio; "" if it has none.
 export function audioOf(row) {
   if (data.previews) return previewOf(row);
-  if (!data.audio || !data.audio.links[row]) return "";
-  return data.served ? `audio/${row}${location.search}` : data.audio.start + data.audio.links[row];
+  if (!data.audio || !data.audio[row]) return "";
+  return data.served ? `audio/${row}${location.search}` : data.audio[row];
 }
 
 function previewOf(row) {
@@ -97,7 +97,7 @@ function explain(reason) {
 }
 
 function fileName(row) {
-  return decoded(data.audio.links[row]).split("/").pop();
+  return decoded(data.audio[row]).split("/").pop();
 }
 
 // A path as people write it; as it stands if its bytes are no UTF-8.

@@ -2,7 +2,7 @@
 
 import { clusterName, clusterStyle } from "./colors.js";
 import { artistOf, cell, clusterOf, data, neighboursOf, secondOf, titleOf } from "./data.js";
-import { announce, byId, count, el, icon, rounded, shown, words } from "./dom.js";
+import { announce, byId, count, el, icon, shown, words } from "./dom.js";
 import { currentMap, reveal } from "./map.js";
 import { play } from "./player.js";
 import { trackRow } from "./rows.js";
@@ -77,13 +77,13 @@ export function toggleMark(row) {
 }
 
 function trust(row) {
-  const looked = Math.min(10, data.near.each);
+  const looked = data.looked_at;
   const percent = currentMap().faithful[row];
   const hits = Math.round((percent / 100) * looked);
   const verdict = percent >= 70 ? "The map can be trusted here" : percent >= 40 ? "The map is about half right here" : "The map misleads here";
   const meter = el("meter", { min: 0, max: 100, low: 40, high: 70, optimum: 100, value: percent });
   meter.setAttribute("aria-label", "how faithful the map is at this track");
-  const text = `${verdict}: ${hits} of its ${looked} true neighbours are near it.`;
+  const text = `${verdict}: ${hits} of its ${looked} nearest are near it there.`;
   return el("p", { class: "trust" }, meter, el("span", {}, looked ? text : "There is no other track."));
 }
 
@@ -92,7 +92,7 @@ function similar(row) {
   const elsewhere = others.filter((one) => clusterOf(one.row) !== clusterOf(row));
   const listed = onlyElsewhere ? elsewhere : others;
   const queue = () => listed.map((one) => one.row);
-  const items = listed.map((one) => trackRow(one.row, rounded(one.distance), queue));
+  const items = listed.map((one) => trackRow(one.row, one.distance.toPrecision(3), queue));
   const toggle = el("input", {
     type: "checkbox",
     checked: onlyElsewhere,
