@@ -184,7 +184,9 @@ class Results:
         wish = similar.Wish([to] if isinstance(to, str) else to, **options)
         return [(found.track.id, found.distance) for found in similar.find(self, wish)]
 
-    def explore(self, path: str | os.PathLike | None = None) -> "Explorer":
+    def explore(
+        self, path: str | os.PathLike | None = None, embed_audio: float = 0.0
+    ) -> "Explorer":
         """Write the run as a page that one can look at, listen to and ask; Jupyter displays it.
 
         Parameters
@@ -192,11 +194,16 @@ class Results:
         path
             The HTML file; `map.html` in the results folder if None. Audio plays as long as it lies
             where it lies now, seen from there.
+        embed_audio
+            The length in seconds of previews inside the page, which need no other file; 0 for none.
         """
-        from vae_jax.explorer import data, page
+        from vae_jax.explorer import data, page, previews
 
         target = Path(path) if path is not None else self.outdir / run_lib.MAP
-        page.write(target, data.collect(self, target.parent))
+        collected = data.collect(self, target.parent)
+        if embed_audio:
+            collected.text["previews"] = previews.make(self, collected.text["ids"], embed_audio)
+        page.write(target, collected)
         return page.Explorer(target)
 
     def to_pandas(self) -> "pandas.DataFrame":

@@ -2,16 +2,19 @@
 
 import base64
 import gzip
+import io
 import json
 import re
 
 import numpy as np
 import pytest
+import soundfile
+from pyarrow import parquet
 
 import vae_jax
 from tests.explorer import runs
 from vae_jax.errors import UserError
-from vae_jax.explorer import data, measures, packing, page
+from vae_jax.explorer import atlas, data, measures, packing, page, previews
 
 
 def unpacked(text: str) -> tuple[dict, dict[str, np.ndarray]]:
@@ -101,6 +104,32 @@ def test_packed_data_are_those_that_went_in_and_the_same_each_time(run, tmp_path
     second = arrays[text["clusters"]["second"]].astype(int) - 1
     assert set(second[run.clusters == -1]) == {-1}
     assert set(second[run.clusters >= 0]) <= {0, 1, 2}
+
+
+def test_embedding_atlas_finds_places_neighbours_and_columns(run, tmp_path):
+    assert atlas.write(tmp_path / "run.parquet", run) == 40
+    table = parquet.read_table(tmp_path / "run.parquet").to_pylist()
+    assert [row["id"] for row in table] == run.ids
+    near = table[3]["neighbors"]
+    expected = run.neighbours(run.ids[3], k=25)
+    assert [run.ids[row] for row in near["ids"]] == [id_ for id_, _ in expected]
+    np.testing.assert_allclose(near["distances"], [d for _, d in expected], rtol=1e-5)
+    assert table[3]["genre"] == "a"
+    assert isinstance(table[3]["x"], float)
+
+
+def test_previews_come_from_the_middle_and_their_room_is_bounded(run, tmp_path):
+    (tmp_path / "music" / "1.wav").write_text("no audio")
+    found = previews.make(run, run.ids[:2], 1.0)
+    sound, rate = soundfile.read(io.BytesIO(base64.b64decode(found[0])))
+    assert len(sound) / rate == pytest.approx(1, abs=0.05)
+    assert 0.05 < np.abs(sound).max() < 0.2
+    assert len(found[0]) < 1.3 * previews.BYTES_PER_SECOND
+    assert found[1] == ""
+    with pytest.raises(UserError, match="60 s or less for 2 tracks"):
+        previews.make(run, run.ids[:2], 100)
+    with pytest.raises(UserError, match=r"about 120 MB: .* 10 s or less"):
+        previews.make(run, ["x"] * 1667, 12)
 
 
 def test_audio_is_linked_from_the_pages_folder(run, tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 from pathlib import Path
 
 import m3u8
@@ -335,7 +336,8 @@ def test_hostile_strings_are_text_wherever_they_stand(browser, tmp_path):
     assert len(strings) > 200
     titles = [text if text.strip() else f"blank {i}" for i, text in enumerate(strings)]
     ids = [
-        f"{i} {''.join(c for c in text if c.isprintable())}"[:900] for i, text in enumerate(strings)
+        f"{i} {''.join(c for c in text if c.isprintable())}"[:900].strip()
+        for i, text in enumerate(strings)
     ]
     columns = {
         "title": titles,
@@ -427,6 +429,18 @@ def test_odd_runs_look_right(browser, tmp_path, name, clusters, audio):
         assert len(groups) == len({*clusters})
         assert len(rows_of(page, "#neighbours")) == min(25, len(clusters) - 1)
         picture(page, name.replace(" ", "-"))
+
+
+def test_previews_inside_the_page_play_where_there_are_no_files(browser, tmp_path):
+    results = runs.write(tmp_path / "old", [0, 1] * 4)
+    page = tmp_path / "sent" / "page.html"
+    vae_jax.load(results).explore(page, embed_audio=1.5)
+    shutil.rmtree(tmp_path / "old")
+    with browser.open(page) as page:
+        page.locator("#surface").focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        until(page, "parseFloat(document.getElementById('seek').value) > 0.2")
 
 
 @pytest.mark.slow

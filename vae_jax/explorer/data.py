@@ -76,8 +76,8 @@ def collect(run: "Results", folder: Path) -> Page:
     UserError
         If results are missing, damaged, or of other tracks.
     """
-    maps = _maps(run)
-    mapped = maps[0].rows
+    drawn = maps(run)
+    mapped = drawn[0].rows
     rows = mapped
     if len(mapped) > LIMIT:
         rng = np.random.default_rng(run.config.seed)
@@ -92,7 +92,7 @@ def collect(run: "Results", folder: Path) -> Page:
     page.text |= {
         "version": __version__,
         "key": files.fingerprint(ids, clusters.tolist()),
-        "maps": [*_shown_maps(page, maps, nearest)],
+        "maps": [*_shown_maps(page, drawn, nearest)],
         "looked_at": measures.looked_at(len(rows)),
         "columns": [
             *_columns(page, {"cluster": list(map(str, clusters))}, always=True),
@@ -113,25 +113,39 @@ def collect(run: "Results", folder: Path) -> Page:
 
 
 @dataclass(frozen=True)
-class _Map:
+class Map:
+    """A method's embedding on the plane.
+
+    Attributes
+    ----------
+    name
+        Such as "vae_umap".
+    title
+        Such as "VAE · UMAP".
+    rows
+        Positions in the run of the tracks on it, ascending, [n].
+    coordinates
+        [n, 2].
+    """
+
     name: str
     title: str
-    rows: np.ndarray  # positions in the run, [n]
-    coordinates: np.ndarray  # [n, 2]
+    rows: np.ndarray
+    coordinates: np.ndarray
 
 
-def _maps(run: "Results") -> list[_Map]:
+def maps(run: "Results") -> list[Map]:
     """Return the maps that the run drew, the VAE's first; or its PCA, where it has drawn none."""
     found = []
     for path in sorted((run.outdir / MAPS).glob("*.csv")):
         method, _, projection = path.stem.rpartition("_")
         if method in METHODS and projection in projections.TITLES:
             title = f"{METHODS[method]} · {projections.TITLES[projection]}"
-            found.append(_Map(path.stem, title, *_coordinates(run, path)))
+            found.append(Map(path.stem, title, *_coordinates(run, path)))
     found.sort(key=lambda one: [*METHODS].index(one.name.rpartition("_")[0]))
     if not found or not found[0].name.startswith("vae_"):
         flat = projections.project(run.latents, "pca", run.config.seed).coordinates
-        found.insert(0, _Map("vae_pca", "VAE · PCA", np.arange(len(run.ids)), flat))
+        found.insert(0, Map("vae_pca", "VAE · PCA", np.arange(len(run.ids)), flat))
     return found
 
 
@@ -146,9 +160,9 @@ def _coordinates(run: "Results", path: Path) -> tuple[np.ndarray, np.ndarray]:
     return rows[order], places[order]
 
 
-def _shown_maps(page: Page, maps: Sequence[_Map], nearest: np.ndarray) -> Iterator[dict[str, Any]]:
+def _shown_maps(page: Page, drawn: Sequence[Map], nearest: np.ndarray) -> Iterator[dict[str, Any]]:
     """Yield what the page needs of each map that has all tracks shown."""
-    for number, one in enumerate(maps):
+    for number, one in enumerate(drawn):
         if not np.isin(page.rows, one.rows).all():
             continue
         places = one.coordinates[np.searchsorted(one.rows, page.rows)]

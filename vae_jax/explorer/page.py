@@ -52,15 +52,19 @@ def write(path: str | os.PathLike, page: Page) -> int:
 
 def render(page: Page) -> str:
     """Return the page's HTML."""
-    script, style = bundle("main"), "".join(_read(name) for name in _names(".css"))
     parts = {
-        "policy": policy(script, style),
-        "style": style,
-        "script": script,
+        "policy": rendered_policy(),
+        "style": _style(),
+        "script": bundle("main"),
         "title": html.escape(str(page.text["title"])),
         "data": packing.pack(page.text, page.arrays),
     }
     return _PLACE.sub(lambda found: parts[found[1]], _read("index.html"))
+
+
+def rendered_policy() -> str:
+    """Return the policy of every page that `render` makes."""
+    return policy(bundle("main"), _style())
 
 
 def policy(script: str, style: str) -> str:
@@ -102,6 +106,10 @@ def _wrapped(name: str, source: str) -> str:
     body = _IMPORT.sub(lambda found: f"const {{{found[1]}}} = ${found[2]};\n", source)
     body = _EXPORT.sub(r"\1", body)
     return f'const ${name} = (() => {{\n"use strict";\n{body}return {{ {exported} }};\n}})();\n'
+
+
+def _style() -> str:
+    return "".join(_read(name) for name in _names(".css"))
 
 
 def _hash(content: str) -> str:

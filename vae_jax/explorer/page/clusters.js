@@ -66,7 +66,7 @@ function clusterItem(group, most) {
     el(
       "li",
       {},
-      el("button", { type: "button", class: "link", onclick: () => change({ focus: row }) }, words(titleOf(row), "", 60)),
+      el("button", { type: "button", class: "link", onclick: () => change({ focus: row, opened: true }) }, words(titleOf(row), "", 60)),
     ),
   );
   return el(

@@ -84,7 +84,7 @@ function begin() {
 }
 
 function go(row) {
-  change({ focus: row });
+  change({ focus: row, opened: true });
   if (state.playing >= 0) play(row);
 }
 

@@ -310,7 +310,7 @@ function corners([left, top], [right, bottom]) {
 function finish(drag, event) {
   if (!drag.hasMoved) {
     const row = hitAt(...place(event));
-    if (row >= 0) change({ focus: row, chosen: row });
+    if (row >= 0) change({ focus: row, opened: true, chosen: row });
     else change({ focus: -1, selected: new Set() });
   } else if (drag.tool === "move") {
     change({ view: true });

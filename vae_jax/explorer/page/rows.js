@@ -22,7 +22,7 @@ export function trackRow(row, note, queue) {
   const under = [artistOf(row), clusterName(cluster)].filter(Boolean);
   const open = el(
     "button",
-    { type: "button", class: "track", onclick: () => change({ focus: row }) },
+    { type: "button", class: "track", onclick: () => change({ focus: row, opened: true }) },
     swatch(clusterStyle(cluster)),
     el(
       "span",

@@ -14,9 +14,9 @@ let onlyElsewhere = false;
 
 export function startTrack() {
   on(["focus", "names", "marks", "map", "theme", "playing"], drawTrack);
+  on(["opened"], () => showTab("track"));
   on(["focus"], () => {
     if (state.focus < 0) return;
-    showTab("track");
     reveal(state.focus);
     const artist = artistOf(state.focus);
     announce(`${shown(titleOf(state.focus))}${artist ? ` by ${shown(artist)}` : ""}, ${shown(clusterName(clusterOf(state.focus)))}`);
