@@ -79,15 +79,10 @@ export function clusterStyle(code) {
   return groups[groupOf[code]];
 }
 
-// Fills `colors` (RGB, [N, 3]) and `shapes` ([N]) for all tracks by the column that is chosen.
-export function paint(colors, shapes) {
+// Returns a function from a row to its { rgb, shape }, by the column that is chosen.
+export function styling() {
   const column = data.columns[state.column];
-  const styles = column.kind === "number" ? scaleStyles() : groupStyles(column);
-  for (let row = 0; row < data.count; row++) {
-    const style = styles(row);
-    colors.set(style.rgb, 3 * row);
-    shapes[row] = style.shape;
-  }
+  return column.kind === "number" ? scaleStyles() : groupStyles(column);
 }
 
 function groupStyles(column) {

@@ -11,6 +11,7 @@ import { showTab } from "./tabs.js";
 
 const HIGH = 52; // CSS pixels of a row, as in style.css
 
+const orders = new Map();
 let rows = [];
 
 export function startList() {
@@ -46,8 +47,7 @@ export function listed() {
 
 function refresh() {
   const isSelection = state.selected.size > 0;
-  const from = isSelection ? [...state.selected] : Array.from(data.ids.keys());
-  rows = sorted(from.filter((row) => state.fits[row]));
+  rows = inOrder().filter((row) => state.fits[row] && (!isSelection || state.selected.has(row)));
   byId("list-title").textContent = isSelection
     ? `${count(rows.length, "track")} selected`
     : `All that fit: ${count(rows.length, "track")}`;
@@ -57,19 +57,27 @@ function refresh() {
   drawRows();
 }
 
-function sorted(list) {
+// All rows in the order that is chosen; sorted once.
+function inOrder() {
   const order = byId("order").value;
   if (order === "marks") {
-    const rank = (row) => (state.marks.has(data.ids[row]) ? 0 : 1);
-    return list.sort((a, b) => rank(a) - rank(b) || a - b);
+    const isMarked = (row) => state.marks.has(data.ids[row]);
+    const all = Array.from(data.ids.keys());
+    return [...all.filter(isMarked), ...all.filter((row) => !isMarked(row))];
   }
-  if (order === "name") {
-    const names = new Map(list.map((row) => [row, `${artistOf(row)}\u0000${titleOf(row)}`.toLowerCase()]));
-    return list.sort((a, b) => (names.get(a) < names.get(b) ? -1 : names.get(a) > names.get(b) ? 1 : a - b));
-  }
-  const column = data.columns[order];
-  const value = (row) => number(column, row);
-  return list.sort((a, b) => (value(b) || 0) - (value(a) || 0) || a - b);
+  if (!orders.has(order)) orders.set(order, order === "name" ? byName() : byColumn(data.columns[order]));
+  return orders.get(order);
+}
+
+function byName() {
+  const names = data.ids.map((_, row) => `${artistOf(row)}\u0000${titleOf(row)}`.toLowerCase());
+  const compare = (a, b) => (names[a] < names[b] ? -1 : names[a] > names[b] ? 1 : a - b);
+  return Array.from(data.ids.keys()).sort(compare);
+}
+
+function byColumn(column) {
+  const value = (row) => number(column, row) || 0;
+  return Array.from(data.ids.keys()).sort((a, b) => value(b) - value(a) || a - b);
 }
 
 function drawRows() {

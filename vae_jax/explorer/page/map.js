@@ -1,13 +1,13 @@
 // The map: draws when something changed, and turns pointers into hovering, choosing and selecting.
 
 import { camera, fit, pan, pixels, toMap, toScreen, transform, zoomAt } from "./camera.js";
-import { paint } from "./colors.js";
+import { styling } from "./colors.js";
 import { data } from "./data.js";
 import { byId } from "./dom.js";
 import { nearestPoint, visitBox, xOf, yOf } from "./grid.js";
 import { drawMinimap, watchMinimap } from "./minimap.js";
 import { countFitting, drawOverlay, findLabels } from "./overlay.js";
-import { makePoints } from "./points.js";
+import { LEVELS, makePoints } from "./points.js";
 import { change, on, state } from "./state.js";
 import { hideTip, showTip } from "./tip.js";
 
@@ -19,11 +19,13 @@ const STILL = 4; // CSS pixels that a click may move
 
 const view = { hovered: -1, blend: 1, path: [], isDirty: false, density: 1 };
 let points;
+let order; // rows, as they are drawn
+let shownMap = 0; // of data.maps
 
 export function startMap() {
   points = makePoints(byId("points"));
   if (!points) return false;
-  points.setMaps(currentMap(), currentMap());
+  shownMap = state.map;
   restyle();
   resize();
   new ResizeObserver(resize).observe(byId("map"));
@@ -62,10 +64,6 @@ export function draw() {
   drawMinimap(currentMap());
 }
 
-export function finishDrawing() {
-  points.finish();
-}
-
 // Points are large where there are few, and grow slowly as one comes closer.
 function pointSize() {
   const base = 15 - 2.6 * Math.log10(Math.max(10, data.count)) + 1.4;
@@ -89,39 +87,53 @@ function resize() {
   draw(); // at once: a canvas that changes its size is empty
 }
 
-// Writes colours, shapes, sizes and the order of all points.
+// Writes what all points look like, in the order in which they are drawn.
 function restyle() {
-  const total = data.count;
-  const [rgb, shapes] = [new Uint8Array(3 * total), new Uint8Array(total)];
-  paint(rgb, shapes);
-  const [colors, styles] = [new Uint8Array(4 * total), new Uint8Array(2 * total)];
-  const levels = new Uint8Array(total);
+  const [total, style] = [data.count, styling()];
+  const [levels, looks] = [new Uint8Array(total), new Uint32Array(total)];
   const isDark = document.documentElement.dataset.theme === "dark";
-  for (let row = 0; row < total; row++) {
-    const isSelected = state.selected.has(row);
-    levels[row] = state.fits[row] ? (isSelected ? 2 : 1) : 0;
-    const isFaint = state.selected.size && !isSelected;
-    const alpha = levels[row] ? (isFaint ? 90 : 235) : 50;
-    if (levels[row]) colors.set([...rgb.subarray(3 * row, 3 * row + 3), alpha], 4 * row);
-    else colors.set(isDark ? [120, 124, 134, alpha] : [130, 126, 118, alpha], 4 * row);
-    styles[2 * row] = shapes[row];
-    styles[2 * row + 1] = levels[row] === 2 ? 84 : levels[row] ? 64 : 40;
+  const grey = isDark ? [120, 124, 134] : [130, 126, 118];
+  const others = state.selected.size ? LEVELS.faint : LEVELS.plain;
+  levels.fill(others);
+  for (const row of state.selected) levels[row] = LEVELS.selected;
+  for (let row = 0; row < total; row++) if (!state.fits[row]) levels[row] = LEVELS.unfit;
+  order = orderOf(levels, [LEVELS.unfit, others, LEVELS.selected]);
+  for (let i = 0; i < total; i++) {
+    const level = levels[order[i]];
+    const { rgb, shape } = style(order[i]);
+    const [red, green, blue] = level === LEVELS.unfit ? grey : rgb;
+    looks[i] = red | (green << 8) | (blue << 16) | ((shape + 8 * level) << 24);
   }
-  points.setStyles(colors, styles, orderOf(levels));
+  points.setLooks(looks);
+  setPlaces();
   redraw();
 }
 
+// Writes where all points are, on the map before and on this one.
+function setPlaces() {
+  const [before, after] = [data.maps[shownMap].places, currentMap().places];
+  const places = new Uint16Array(4 * data.count);
+  for (let i = 0; i < data.count; i++) {
+    const row = order[i];
+    places[4 * i] = before[2 * row];
+    places[4 * i + 1] = before[2 * row + 1];
+    places[4 * i + 2] = after[2 * row];
+    places[4 * i + 3] = after[2 * row + 1];
+  }
+  points.setPlaces(places);
+}
+
 // Rows by level; within one, mixed, so that what comes late in the run does not cover the rest.
-function orderOf(levels) {
-  const order = new Uint32Array(data.count);
+function orderOf(levels, fromBackToFront) {
+  const found = new Uint32Array(data.count);
   const step = coprime(Math.floor(data.count * 0.618) || 1, data.count);
   let next = 0;
-  for (const level of [0, 1, 2]) {
+  for (const level of fromBackToFront) {
     for (let i = 0, row = 0; i < data.count; i++, row = (row + step) % data.count) {
-      if (levels[row] === level) order[next++] = row;
+      if (levels[row] === level) found[next++] = row;
     }
   }
-  return order;
+  return found;
 }
 
 function coprime(start, total) {
@@ -131,10 +143,8 @@ function coprime(start, total) {
   return step;
 }
 
-let shownMap = 0;
-
 function morph() {
-  points.setMaps(data.maps[shownMap], currentMap());
+  setPlaces();
   shownMap = state.map;
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return redraw();
   const start = performance.now();

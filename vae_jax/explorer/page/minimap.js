@@ -31,7 +31,7 @@ let drawnView = "";
 export function drawMinimap(map) {
   const canvas = byId("minimap");
   const isNeeded = camera.zoom > 1.3;
-  canvas.hidden = !isNeeded;
+  if (canvas.hidden === isNeeded) canvas.hidden = !isNeeded; // writing it alone costs a layout
   const seen = [map.name, camera.x, camera.y, camera.zoom, camera.width, camera.height].join();
   if (!isNeeded || seen === drawnView) return;
   drawnView = seen;

@@ -2,40 +2,45 @@
 
 import { data } from "./data.js";
 
+// One number goes from a vertex to its pixels: whatever else did would be set up for every point.
 const VERTEX = `#version 300 es
-in vec2 origin, place;
-in vec4 color;
-in vec2 style; // shape, size
+in vec4 places; // on the map before, and on this one
+in highp uint look;
 uniform vec2 scale, shift;
 uniform float blend, size;
-out vec4 fill;
-flat out float shape, radius;
+flat out highp uint code;
+const float sizes[4] = float[](0.62, 1.0, 1.3, 1.0);
 void main() {
-  gl_Position = vec4(mix(origin, place, blend) * scale + shift, 0.0, 1.0);
-  gl_PointSize = max(1.0, size * style.y / 64.0);
-  radius = gl_PointSize / 2.0;
-  shape = style.x;
-  fill = color;
+  gl_Position = vec4(mix(places.xy, places.zw, blend) * scale + shift, 0.0, 1.0);
+  code = look;
+  gl_PointSize = max(1.0, size * sizes[look >> 27]);
 }`;
+
+// Levels of attention, from the back to the front.
+export const LEVELS = { unfit: 0, plain: 1, selected: 2, faint: 3 };
 
 // The distance from the middle is 1 at the edge of each shape.
 const FRAGMENT = `#version 300 es
 precision mediump float;
-in vec4 fill;
-flat in float shape, radius;
+flat in highp uint code;
+uniform highp float size;
 out vec4 pixel;
+const float sizes[4] = float[](0.62, 1.0, 1.3, 1.0);
+const float alphas[4] = float[](0.2, 0.92, 0.92, 0.35);
 void main() {
+  vec3 color = vec3(code & 255u, (code >> 8) & 255u, (code >> 16) & 255u) / 255.0;
+  highp uint level = code >> 27, shape = (code >> 24) & 7u;
+  float radius = 0.5 * max(1.0, size * sizes[level]);
   vec2 at = 2.0 * gl_PointCoord - 1.0;
   float reach;
-  if (radius < 2.5 || shape < 0.5) reach = length(at);
-  else if (shape < 1.5) reach = max(abs(at.x) * 1.1 - at.y * 0.55 + 0.28, at.y * 1.25 + 0.1);
-  else if (shape < 2.5) reach = max(abs(at.x), abs(at.y)) * 1.2;
-  else if (shape < 3.5) reach = abs(at.x) + abs(at.y);
+  if (radius < 2.5 || shape == 0u) reach = length(at);
+  else if (shape == 1u) reach = max(abs(at.x) * 1.1 - at.y * 0.55 + 0.28, at.y * 1.25 + 0.1);
+  else if (shape == 2u) reach = max(abs(at.x), abs(at.y)) * 1.2;
+  else if (shape == 3u) reach = abs(at.x) + abs(at.y);
   else reach = max(min(abs(at.x + at.y), abs(at.x - at.y)) * 1.7, max(abs(at.x), abs(at.y)) * 1.15);
-  float cover = clamp((1.0 - reach) * radius + 0.5, 0.0, 1.0) * fill.a;
-  if (cover < 0.02) discard;
-  float edge = smoothstep(0.62, 0.9, reach) * step(3.5, radius) * 0.3;
-  pixel = vec4(fill.rgb * (1.0 - edge) * cover, cover);
+  float cover = clamp((1.0 - reach) * radius + 0.5, 0.0, 1.0) * alphas[level];
+  float edge = radius < 3.5 ? 0.0 : smoothstep(0.62, 0.9, reach) * 0.3;
+  pixel = vec4(color * (1.0 - edge) * cover, cover);
 }`;
 
 export function makePoints(canvas) {
@@ -47,33 +52,22 @@ export function makePoints(canvas) {
   gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
   const at = (name) => gl.getUniformLocation(program, name);
   const uniforms = { scale: at("scale"), shift: at("shift"), blend: at("blend"), size: at("size") };
-  const buffer = (name, width, type, normalized) => {
+  const buffer = (name, point) => {
     const made = gl.createBuffer();
     const index = gl.getAttribLocation(program, name);
     gl.bindBuffer(gl.ARRAY_BUFFER, made);
     gl.enableVertexAttribArray(index);
-    gl.vertexAttribPointer(index, width, type, normalized, 0, 0);
+    point(index);
     return (values) => {
       gl.bindBuffer(gl.ARRAY_BUFFER, made);
       gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
     };
   };
-  const setOrigin = buffer("origin", 2, gl.UNSIGNED_SHORT, true);
-  const setPlace = buffer("place", 2, gl.UNSIGNED_SHORT, true);
-  const setColors = buffer("color", 4, gl.UNSIGNED_BYTE, true);
-  const setStyles = buffer("style", 2, gl.UNSIGNED_BYTE, false);
-  gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
   return {
-    setMaps(before, after) {
-      setOrigin(before.places);
-      setPlace(after.places);
-    },
-    // `order` holds rows, those drawn last on top.
-    setStyles(colors, styles, order) {
-      setColors(colors);
-      setStyles(styles);
-      gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, order, gl.STATIC_DRAW);
-    },
+    // [N, 4]; the last are drawn on top
+    setPlaces: buffer("places", (at) => gl.vertexAttribPointer(at, 4, gl.UNSIGNED_SHORT, true, 0, 0)),
+    // [N]; a colour, its red the lowest byte, and in the highest the shape and eight times the level
+    setLooks: buffer("look", (at) => gl.vertexAttribIPointer(at, 1, gl.UNSIGNED_INT, 0, 0)),
     draw({ scale, shift, blend, size }) {
       gl.viewport(0, 0, canvas.width, canvas.height);
       gl.clear(gl.COLOR_BUFFER_BIT);
@@ -81,9 +75,8 @@ export function makePoints(canvas) {
       gl.uniform2fv(uniforms.shift, shift);
       gl.uniform1f(uniforms.blend, blend);
       gl.uniform1f(uniforms.size, size);
-      gl.drawElements(gl.POINTS, data.count, gl.UNSIGNED_INT, 0);
+      gl.drawArrays(gl.POINTS, 0, data.count);
     },
-    finish: () => gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4)),
   };
 }
 

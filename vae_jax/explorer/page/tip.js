@@ -26,5 +26,5 @@ export function showTip(row, left, top) {
 }
 
 export function hideTip() {
-  byId("tip").hidden = true;
+  if (!byId("tip").hidden) byId("tip").hidden = true;
 }
