@@ -43,7 +43,8 @@ def neighbours(points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros((len(points), 0), np.int64), np.zeros((len(points), 0))
     from sklearn.neighbors import NearestNeighbors
 
-    index = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points.astype(np.float64))
+    # In few dimensions scikit-learn takes a tree, in many it compares all; either is exact.
+    index = NearestNeighbors(n_neighbors=count, n_jobs=-1).fit(points.astype(np.float64))
     distances, rows = index.kneighbors()
     return rows, distances
 

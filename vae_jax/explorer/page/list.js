@@ -12,6 +12,7 @@ import { showTab } from "./tabs.js";
 const HIGH = 52; // CSS pixels of a row, as in style.css
 
 const orders = new Map();
+let isStale = true;
 let rows = [];
 
 export function startList() {
@@ -24,28 +25,35 @@ export function startList() {
   );
   byId("order").addEventListener("change", refresh);
   byId("rows").addEventListener("scroll", drawRows);
-  byId("list").addEventListener("shown", drawRows);
+  byId("list").addEventListener("shown", () => (isStale ? refresh() : drawRows()));
   new ResizeObserver(drawRows).observe(byId("rows"));
-  const act = (id, run) => byId(id).addEventListener("click", () => run(rows));
+  const act = (id, run) => byId(id).addEventListener("click", () => run(listed()));
   act("queue", (list) => list.length && play(list[0], list));
   act("save-m3u", savePlaylist);
   act("save-csv", saveCsv);
   act("copy-ids", copyIds);
   byId("select-view").addEventListener("click", () => change({ selected: new Set(rowsInView()) }));
   byId("select-none").addEventListener("click", () => change({ selected: new Set() }));
-  on(["fits", "selected", "marks"], refresh);
+  on(["fits", "selected", "marks"], refreshIfSeen);
   on(["focus", "playing", "names", "theme"], drawRows);
   on(["selected"], () => state.selected.size && showTab("list"));
   on(["words"], () => state.words && showTab("list"));
-  refresh();
 }
 
 // The rows in question, in order.
 export function listed() {
+  if (isStale) refresh();
   return rows;
 }
 
+// Lists anew what is seen; while nobody looks, that can wait.
+function refreshIfSeen() {
+  isStale = byId("list").hidden;
+  if (!isStale) refresh();
+}
+
 function refresh() {
+  isStale = false;
   const isSelection = state.selected.size > 0;
   rows = inOrder().filter((row) => state.fits[row] && (!isSelection || state.selected.has(row)));
   byId("list-title").textContent = isSelection
