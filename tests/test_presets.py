@@ -68,10 +68,12 @@ def test_a_command_of_the_console_is_that_of_its_module(tmp_path, name):
 
 
 @pytest.mark.slow
-def test_a_wheel_holds_the_presets_and_the_marker_of_types(tmp_path):
+def test_a_wheel_holds_the_presets_the_explorers_page_and_the_marker_of_types(tmp_path):
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     done = subprocess.run([*build, f"--wheel-dir={tmp_path}", str(ROOT)], capture_output=True)
     assert done.returncode == 0, done.stderr
     [wheel] = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
+    page = {path.name for path in (ROOT / "vae_jax" / "explorer" / "page").iterdir()}
+    assert {f"vae_jax/explorer/page/{name}" for name in page} <= names
     assert {"vae_jax/configs/track.py", "vae_jax/py.typed", "vae_jax/stages/runner.py"} <= names

@@ -14,6 +14,7 @@ COMMANDS = {
     "place": "place new tracks among the clusters of a run",
     "similar": "find what sounds like a track, and write playlists",
     "duplicates": "list tracks that are the same file or recording, or alike",
+    "explore": "write a run as a page that one can look at, listen to and ask",
     "download": "fetch music, or list a folder of it, as a metadata.csv",
     "demo": "synthesise a small collection to try the commands on",
     "clean": "list runs, records and checkpoints, and delete what no run uses",

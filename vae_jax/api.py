@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from vae_jax.collection.duplicates import Same
     from vae_jax.collection.place import Known, Placed
     from vae_jax.embedding.encoder import Encoder
+    from vae_jax.explorer.page import Explorer
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Results:
     @cached_property
     def clusters(self) -> np.ndarray:
         """The cluster of each track, [N] int64; -1 for noise."""
-        return np.array([int(row["cluster"]) for row in self._table])
+        return np.array([int(row["cluster"]) for row in self.table])
 
     @cached_property
     def cluster_names(self) -> dict[int, str]:
@@ -198,6 +199,28 @@ class Results:
 
         return duplicates.find(self, use_fingerprints)
 
+    def explore(
+        self, path: str | os.PathLike | None = None, embed_audio: float = 0.0
+    ) -> "Explorer":
+        """Write the run as a page that one can look at, listen to and ask; Jupyter displays it.
+
+        Parameters
+        ----------
+        path
+            The HTML file; `map.html` in the results folder if None. Audio plays as long as it lies
+            where it lies now, seen from there.
+        embed_audio
+            The length in seconds of previews inside the page, which need no other file; 0 for none.
+        """
+        from vae_jax.explorer import data, page, previews
+
+        target = Path(path) if path is not None else self.outdir / run_lib.MAP
+        collected = data.collect(self, target.parent)
+        if embed_audio:
+            collected.text["previews"] = previews.make(self, collected.text["ids"], embed_audio)
+        page.write(target, collected)
+        return page.Explorer(target)
+
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the manifest's columns and all of `clusters.csv`, a row per track."""
         try:
@@ -205,7 +228,7 @@ class Results:
         except ImportError as error:
             raise UserError("a DataFrame needs pandas: pip install pandas.") from error
         about = {name: self.manifest.column(name, self.ids) for name in self.manifest.columns}
-        clusters = pandas.DataFrame(self._table).set_index("id").apply(pandas.to_numeric)
+        clusters = pandas.DataFrame(self.table).set_index("id").apply(pandas.to_numeric)
         return pandas.DataFrame(about, index=pandas.Index(self.ids, name="id")).join(clusters)
 
     @cached_property
@@ -215,7 +238,8 @@ class Results:
         return Latents(self.outdir / self.made_with["embeddings"]["vae"])
 
     @cached_property
-    def _table(self) -> list[dict[str, str]]:
+    def table(self) -> list[dict[str, str]]:
+        """The rows of `clusters.csv`, one per track, in the order of the latents."""
         rows = files.read_csv(self.outdir / run_lib.CLUSTERS)
         if [row["id"] for row in rows] != self.ids:
             raise UserError(

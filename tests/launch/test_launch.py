@@ -120,7 +120,7 @@ def test_a_file_begins_with_its_usage_and_what_to_change(path):
 @pytest.mark.parametrize(
     ("name", "last"),
     [
-        ("demo.sh", "exec .venv/bin/python -m vae_jax.main --config=configs/demo.py a\\ b"),
+        ("demo.sh", "exec .venv/bin/python -m vae_jax.explore results/demo"),
         ("test.sh", "exec .venv/bin/python -m pytest -n auto --dist worksteal a\\ b"),
         ("lint.sh", ".venv/bin/mypy"),
         (
@@ -142,6 +142,7 @@ def test_a_dry_run_prints_the_commands_and_leaves_the_checkout_as_it_is(checkout
     first, *_, ran = (line.strip() for line in out.splitlines())
     assert first.startswith(". launch/_venv.sh ")
     assert ran == last
+    assert not arguments or "a\\ b" in out
     assert sorted(checkout.rglob("*")) == before
 
 

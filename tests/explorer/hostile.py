@@ -1,0 +1,173 @@
+"""Strings that have broken pages, tables and terminals, each with a way to show that it ran."""
+
+RUN = "window.ran=1"
+MARKUP = [
+    f"<script>{RUN}</script>",
+    f"</script><script>{RUN}</script>",
+    f"--></script><!--<script>{RUN}//",
+    f"<img src=x onerror={RUN}>",
+    f'"><img src=x onerror="{RUN}">',
+    f"<svg onload={RUN}>",
+    f"<svg><script>{RUN}</script></svg>",
+    f"<iframe srcdoc='<script>parent.{RUN}</script>'>",
+    f"<body onload={RUN}>",
+    f"<details open ontoggle={RUN}>",
+    f"<input autofocus onfocus={RUN}>",
+    f"<style>@import 'http://example.org';</style><b style='position:fixed;inset:0'>{RUN}",
+    "<meta http-equiv=refresh content='0;url=http://example.org'>",
+    "<base href='http://example.org/'>",
+    "<link rel=stylesheet href=http://example.org/x.css>",
+    f"<a href='javascript:{RUN}'>x</a>",
+    f"javascript:{RUN}",
+    f"JaVaScRiPt:{RUN}//",
+    f"data:text/html,<script>{RUN}</script>",
+    f"vbscript:{RUN}",
+    "<!--",
+    "]]>",
+    "<plaintext>",
+    "<textarea>",
+    "<title>",
+    "<noscript>",
+    "<template>",
+    "&lt;b&gt;&amp;&quot;&#39;&nbsp;",
+    "{{data}}",
+    "{{script}}",
+    "${alert(1)}",
+    "`${window.ran=1}`",
+    "__proto__",
+    "constructor",
+    "toString",
+    "hasOwnProperty",
+    "null",
+    "undefined",
+    "NaN",
+    "Infinity",
+    "true",
+]
+PATHS = [
+    *(
+        "../",
+        "../../../../etc/passwd",
+        "..\\..\\windows",
+        "/etc/passwd",
+        "~",
+        "C:\\",
+        "\\\\host\\share",
+    ),
+    *(
+        "file:///etc/passwd",
+        "http://example.org/a.mp3",
+        "//example.org/a.mp3",
+        "a/b?c#d",
+        "%2e%2e%2f",
+    ),
+    *(
+        "CON",
+        "nul",
+        "a%00b",
+        "%n%s%d",
+        "$(id)",
+        "`id`",
+        "; rm -rf /",
+        "| cat",
+        "&& ls",
+        "-rf",
+        "--help",
+    ),
+]
+FORMULAS = [
+    "=1+1",
+    '=HYPERLINK("http://example.org")',
+    "+cmd|' /C calc'!A0",
+    "-2+3+cmd|' /C calc'!A0",
+    "@SUM(1+1)*cmd|' /C calc'!A0",
+    "＝1+1",
+    "\t=1+1",
+    "'=1",
+    '"=1"',
+    '="a"&"b"',
+    "-0Gj8-vB1q4",
+    "+49",
+    "-1e9",
+    "@name",
+]
+DIRECTIONS = [
+    *("‮gnp.exe", "‫שלום‬", "مرحبا بالعالم", "⁦a⁩b", "a‏b", "‪‭‮", "שיר 3 (live)", "‮" * 50),
+]
+CONTROLS = [
+    *(
+        "a\nb",
+        "a\r\nb",
+        "a\rb",
+        "a\tb",
+        "a\x0bb",
+        "a\x1b[31mred",
+        "a\x07b",
+        "\x7f",
+        "\x85",
+        "a\u2028b",
+    ),
+    *(
+        "\u2029",
+        "\ufeff",
+        "a\u200bb",
+        "\u00ad",
+        "a\u0300" * 60,
+        "Z\u0351\u0352\u0353" * 40,
+        "\ufffd",
+    ),
+]
+SCRIPTS = [
+    *(
+        "日本語の歌",
+        "한국어 노래",
+        "ไทย",
+        "हिन्दी गीत",
+        "😀👩‍👩‍👧‍👦🏳️‍🌈",
+        "𝔘𝔫𝔦",
+        "Ǆ ǆ ﬁ",
+        "İıſK",
+        "ß ẞ",
+        "e\u0301 é",
+    ),
+    *(
+        "Beyoncé",
+        "Sigur Rós",
+        "Motörhead",
+        "Björk",
+        "Ελληνικά",
+        "Русский",
+        "ქართული",
+        "አማርኛ",
+        "𓀀𓂀",
+        "￼",
+    ),
+]
+LONG = [
+    *("x" * 10_000, "word " * 2_000, "W" * 500, "漢" * 3_000, "/" * 900, "<b>" * 800, "-" * 999),
+    *("." * 700, "😀" * 400, "\u202e" + "y" * 800, "a b" * 300, "ﷺ" * 60, "﷽" * 40, "_" * 1_000),
+]
+EMPTY = [
+    " ",
+    "  ",
+    "\u00a0",
+    "\u3000",
+    "0",
+    "-",
+    "''",
+    '""',
+    "\\",
+    "\\n",
+    "\\u0000",
+    ",",
+    ";",
+    "a,b",
+    'a"b',
+]
+
+
+def strings() -> list[str]:
+    """Return all of them, and some inside ordinary text; more than 200."""
+    all_ = [*MARKUP, *PATHS, *FORMULAS, *DIRECTIONS, *CONTROLS, *SCRIPTS, *LONG, *EMPTY]
+    inside = [f"A song {text} (live)" for text in (*MARKUP, *DIRECTIONS, *FORMULAS)]
+    return [*all_, *inside]

@@ -1,0 +1,311 @@
+"""Collects from a run what its page shows: maps, columns, clusters, neighbours, paths of audio."""
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import numpy as np
+
+from vae_jax import __version__
+from vae_jax.errors import UserError
+from vae_jax.explorer import measures, packing
+from vae_jax.plots import palette, projections
+from vae_jax.storage import files
+
+if TYPE_CHECKING:
+    from vae_jax.api import Results
+
+NUM_NEIGHBORS, MANY_NEIGHBORS = 25, 15  # of each track; in a page of many tracks
+MANY = 30_000
+LIMIT = 200_000  # tracks of a page; of more it shows a sample
+FEW_VALUES = 50  # which make categories, however few tracks there are
+MANY_NUMBERS = 12  # distinct numbers, above which a column is a scale
+CLUSTER_NAMES = "cluster_names.csv"
+MAPS = "latent_visualization"
+METHODS = {
+    "vae": "VAE",
+    "pca": "PCA",
+    "raw": "raw features",
+    "plda": "PLDA",
+    "ae": "autoencoder",
+}
+_NOT_SHOWN = ("lyrics", "audio_path")
+
+
+@dataclass
+class Page:
+    """What a page shows, for `packing.pack`.
+
+    Attributes
+    ----------
+    text
+        JSON-like values.
+    arrays
+        Arrays of unsigned integers, by the names that `text` uses.
+    rows
+        Positions in the run of the tracks that are shown, [N].
+    """
+
+    text: dict[str, Any]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+
+    def add(self, name: str, array: np.ndarray) -> str:
+        """Keep an array; return its name."""
+        self.arrays[name] = array
+        return name
+
+
+def collect(run: "Results", folder: Path) -> Page:
+    """Collect what is shown of a run.
+
+    Parameters
+    ----------
+    run
+        A run that has clusters.
+    folder
+        The page's folder, from which paths of audio lead.
+
+    Raises
+    ------
+    UserError
+        If results are missing, damaged, or of other tracks.
+    """
+    drawn = maps(run)
+    mapped = drawn[0].rows
+    rows = mapped
+    if len(mapped) > LIMIT:
+        rng = np.random.default_rng(run.config.seed)
+        rows = np.sort(rng.choice(mapped, LIMIT, replace=False))
+    ids = [run.ids[row] for row in rows]
+    page = Page({"ids": ids, "title": run.outdir.resolve().name, "total": len(run.ids)}, rows=rows)
+    points, clusters = run.latents[rows], run.clusters[rows]
+    count = NUM_NEIGHBORS if len(rows) <= MANY else MANY_NEIGHBORS
+    nearest, distances = measures.neighbours(points, count)
+    names = sorted({*clusters.tolist()}, key=lambda name: _in_order(str(name)))
+    placed = measures.between(points, clusters, names)
+    page.text |= {
+        "version": __version__,
+        "key": files.fingerprint(ids, clusters.tolist()),
+        "maps": [*_shown_maps(page, drawn, nearest)],
+        "looked_at": measures.looked_at(len(rows)),
+        "columns": [
+            *_columns(page, {"cluster": list(map(str, clusters))}, always=True),
+            *_columns(page, _about(run, ids)),
+            *_columns(page, _other_clusters(run, rows), always=True),
+            *_measures(page, run, measures.unusual(distances), placed.share),
+        ],
+        "neighbours": _neighbours(page, nearest, distances),
+        "clusters": {
+            "names": _cluster_names(run, names),
+            "typical": placed.typical,
+            "second": page.add("second", packing.codes(placed.second + 1, len(names) + 1)),
+        },
+        "audio": _audio(run, ids, folder),
+        "palette": [*map(list, palette.STYLES)],
+    }
+    return page
+
+
+@dataclass(frozen=True)
+class Map:
+    """A method's embedding on the plane.
+
+    Attributes
+    ----------
+    name
+        Such as "vae_umap".
+    title
+        Such as "VAE · UMAP".
+    rows
+        Positions in the run of the tracks on it, ascending, [n].
+    coordinates
+        [n, 2].
+    """
+
+    name: str
+    title: str
+    rows: np.ndarray
+    coordinates: np.ndarray
+
+
+def maps(run: "Results") -> list[Map]:
+    """Return the maps that the run drew, the VAE's first; or its PCA, where it has drawn none."""
+    found = []
+    for path in sorted((run.outdir / MAPS).glob("*.csv")):
+        method, _, projection = path.stem.rpartition("_")
+        if method in METHODS and projection in projections.TITLES:
+            title = f"{METHODS[method]} · {projections.TITLES[projection]}"
+            found.append(Map(path.stem, title, *_coordinates(run, path)))
+    found.sort(key=lambda one: [*METHODS].index(one.name.rpartition("_")[0]))
+    if not found or not found[0].name.startswith("vae_"):
+        flat = projections.project(run.latents, "pca", run.config.seed).coordinates
+        found.insert(0, Map("vae_pca", "VAE · PCA", np.arange(len(run.ids)), flat))
+    return found
+
+
+def _coordinates(run: "Results", path: Path) -> tuple[np.ndarray, np.ndarray]:
+    table = files.read_csv(path)
+    try:
+        rows = np.array([run.positions[row["id"]] for row in table])
+        places = np.array([(float(row["x"]), float(row["y"])) for row in table])
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged or of other tracks ({error}): run again.") from error
+    order = np.argsort(rows)
+    return rows[order], places[order]
+
+
+def _shown_maps(page: Page, drawn: Sequence[Map], nearest: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yield what the page needs of each map that has all tracks shown."""
+    for number, one in enumerate(drawn):
+        if not np.isin(page.rows, one.rows).all():
+            continue
+        places = one.coordinates[np.searchsorted(one.rows, page.rows)]
+        low, high = places.min(axis=0), places.max(axis=0)
+        side = float((high - low).max()) or 1.0
+        middle = (low + high) / 2
+        square = np.stack(
+            [
+                packing.quantise(places[:, i], middle[i] - side / 2, middle[i] + side / 2)
+                for i in (0, 1)
+            ],
+            axis=1,
+        )
+        faithful = np.rint(100 * measures.faithfulness(nearest, places)).astype(np.uint8)
+        yield {
+            "name": one.name,
+            "title": one.title,
+            "places": page.add(f"map{number}", square),
+            "faithful": page.add(f"faithful{number}", faithful),
+        }
+
+
+def _about(run: "Results", ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the manifest's columns that are shown."""
+    return {
+        name: run.manifest.column(name, ids)
+        for name in run.manifest.columns
+        if name not in _NOT_SHOWN
+    }
+
+
+def _other_clusters(run: "Results", rows: np.ndarray) -> dict[str, list[str]]:
+    """Return the clusters of the baselines."""
+    table = run.table
+    return {
+        name.replace("_", " "): [table[row][name] for row in rows]
+        for name in table[0]
+        if name.endswith("_cluster")
+    }
+
+
+def _columns(
+    page: Page, columns: Mapping[str, list[str]], always: bool = False
+) -> Iterator[dict[str, Any]]:
+    """Yield each column that says something: a scale, categories (`always`), or text."""
+    for name, cells in columns.items():
+        distinct = {*cells}
+        if distinct == {""}:
+            continue
+        numbers = None if always else _numbers(cells, distinct)
+        if numbers is not None:
+            yield _scale(page, name, numbers)
+        elif always or (
+            name != "title" and (len(distinct) <= FEW_VALUES or 2 * len(distinct) <= len(cells))
+        ):
+            values = sorted(distinct, key=_in_order)
+            code = {value: i for i, value in enumerate(values)}
+            codes = packing.codes(np.array([code[cell] for cell in cells]), len(values))
+            array = page.add(f"column {name}", codes)
+            yield {"name": name, "kind": "category", "values": values, "codes": array}
+        else:
+            yield {"name": name, "kind": "text", "values": cells}
+
+
+def _in_order(value: str) -> tuple[int, float, str]:
+    """Sort whole numbers by value, before words; what is missing (-1, empty) comes last."""
+    if value in ("", "-1"):
+        return 2, 0.0, value
+    if re.fullmatch(r"\d{1,15}", value):
+        return 0, float(value), value
+    return 1, 0.0, value.casefold()
+
+
+def _numbers(cells: Sequence[str], distinct: set[str]) -> np.ndarray | None:
+    """Return a column's numbers, NaN in empty cells; None if it has words, or few values."""
+    if len(distinct) <= MANY_NUMBERS:
+        return None
+    try:
+        values = np.array([float(cell) if cell else math.nan for cell in cells])
+    except ValueError:
+        return None
+    return values if np.isfinite(values[[bool(cell) for cell in cells]]).all() else None
+
+
+def _scale(page: Page, name: str, values: np.ndarray, about: str = "") -> dict[str, Any]:
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    return {
+        "name": name,
+        "kind": "number",
+        "about": about,
+        "low": low,
+        "high": high,
+        "whole": bool((finite == np.rint(finite)).all()),
+        "steps": page.add(f"column {name}", packing.quantise(values, low, high)),
+    }
+
+
+def _measures(
+    page: Page, run: "Results", unusual: np.ndarray, share: np.ndarray
+) -> Iterator[dict[str, Any]]:
+    yield _scale(page, "unusual", unusual, "share of tracks that lie in denser places")
+    yield _scale(page, "between", share, "0 is the cluster's centre, .5 the middle to the next")
+    for name, about in (
+        ("silhouette", "1 is well inside its cluster, below 0 nearer to another"),
+        ("distance", "to the cluster's centre"),
+    ):
+        cells = [run.table[row].get(name, "") for row in page.rows]
+        if any(cells):
+            values = np.array([float(cell) if cell else math.nan for cell in cells])
+            yield _scale(page, name, values, about)
+
+
+def _neighbours(page: Page, rows: np.ndarray, distances: np.ndarray) -> dict[str, Any]:
+    high = float(distances.max()) if distances.size else 0.0
+    return {
+        "rows": page.add("neighbours", rows.astype(np.uint32)),
+        "distances": page.add("distances", packing.quantise(distances, 0.0, high)),
+        "high": high,
+    }
+
+
+def _cluster_names(run: "Results", clusters: Sequence[int]) -> list[str]:
+    """Return the names that somebody gave to clusters (`cluster_names.csv`); "" without one."""
+    path = run.outdir / CLUSTER_NAMES
+    given = dict[str, str]()
+    if path.exists():
+        given = {row.get("cluster", ""): row.get("name", "") for row in files.read_csv(path)}
+    return [given.get(str(cluster), "") for cluster in clusters]
+
+
+def _audio(run: "Results", ids: Sequence[str], folder: Path) -> list[str] | None:
+    """Return where each track's audio is, as relative URLs; "" where there is none to play."""
+    if not any(run.manifest.columns.get("audio_path", ())):
+        return None
+    links = []
+    for id_ in ids:
+        row = run.rows.get(id_)
+        place = None if row is None else run.manifest[row].audio_path
+        links.append(_link(place, folder) if isinstance(place, Path) else "")
+    return links
+
+
+def _link(place: Path, folder: Path) -> str:
+    path = os.path.relpath(os.path.abspath(place), os.path.abspath(folder))
+    return f"./{quote(os.fsencode(path.replace(os.sep, '/')))}"

@@ -1,0 +1,114 @@
+// The panel of clusters: names, sizes, typical tracks, and what lies between two of them.
+
+import { clusterName, groupsOf } from "./colors.js";
+import { clusterOf, data, number, secondOf, titleOf } from "./data.js";
+import { byId, count, el, rounded, words } from "./dom.js";
+import { saveNames } from "./exports.js";
+import { isolate, isolated } from "./filters.js";
+import { trackRow } from "./rows.js";
+import { change, on, state } from "./state.js";
+import { swatch } from "./swatch.js";
+
+const MOST_BETWEEN = 30;
+const CENTRE = 0.35; // up to which a track counts as its own cluster's alone
+
+export function startClusters() {
+  byId("save-names").addEventListener("click", saveNames);
+  for (const id of ["between-a", "between-b"]) byId(id).addEventListener("change", drawBetween);
+  on(["theme", "filters"], drawClusters);
+  on(["names"], () => {
+    fillChoices();
+    drawBetween();
+  });
+  drawClusters();
+  fillChoices();
+  byId("between").hidden = realCodes().length < 2;
+  drawBetween();
+}
+
+function realCodes() {
+  const codes = data.clusterColumn.values.map((_, code) => code);
+  return codes.filter((code) => data.clusterColumn.values[code] !== "-1");
+}
+
+function drawClusters() {
+  const { groups } = groupsOf(data.clusterColumn);
+  const most = Math.max(...groups.map((group) => group.count));
+  byId("cluster-list").replaceChildren(...groups.map((group) => clusterItem(group, most)));
+}
+
+function clusterItem(group, most) {
+  const value = group.values[0];
+  const code = data.clusterColumn.values.indexOf(value);
+  const isNoise = value === "-1";
+  const size = el("meter", { min: 0, max: most, value: group.count });
+  size.setAttribute("aria-hidden", "true");
+  const name = el("input", {
+    type: "text",
+    maxlength: 80,
+    "aria-label": `name of cluster ${value}`,
+    placeholder: clusterName(code),
+    value: state.names[value] ?? data.clusters.names[code],
+    onchange: () => change({ names: { ...state.names, [value]: name.value.trim() } }),
+  });
+  const isAlone = isolated(data.clusterColumn).has(value);
+  const alone = el(
+    "button",
+    {
+      type: "button",
+      "aria-pressed": String(isAlone),
+      onclick: () => isolate(data.clusterColumn, group.values),
+    },
+    "Only this",
+  );
+  const select = el("button", { type: "button", onclick: () => selectCluster(code) }, "Select");
+  const typical = data.clusters.typical[code].slice(0, 3).map((row) =>
+    el(
+      "li",
+      {},
+      el("button", { type: "button", class: "link", onclick: () => change({ focus: row, opened: true }) }, words(titleOf(row), "", 60)),
+    ),
+  );
+  return el(
+    "li",
+    { class: "cluster" },
+    el("div", { class: "line" }, swatch(group), isNoise ? el("strong", {}, "noise") : name, el("span", { class: "quiet" }, group.count.toLocaleString("en"))),
+    size,
+    typical.length ? el("ul", { class: "typical", "aria-label": "typical tracks" }, ...typical) : null,
+    el("div", { class: "actions" }, alone, select),
+  );
+}
+
+function selectCluster(code) {
+  const rows = Array.from(data.ids.keys()).filter((row) => clusterOf(row) === code);
+  change({ selected: new Set(rows) });
+}
+
+function fillChoices() {
+  for (const [i, id] of ["between-a", "between-b"].entries()) {
+    const chosen = byId(id).value;
+    const codes = realCodes();
+    const options = codes.map((code) => el("option", { value: code }, words(clusterName(code), "", 40)));
+    byId(id).replaceChildren(...options);
+    byId(id).value = chosen || codes[Math.min(i, codes.length - 1)];
+  }
+}
+
+// Tracks of either cluster whose next one is the other, the most undecided first.
+function drawBetween() {
+  const column = data.columns.find((one) => one.name === "between" && one.kind === "number");
+  const [a, b] = ["between-a", "between-b"].map((id) => Number(byId(id).value));
+  const found = [];
+  for (let row = 0; row < data.count; row++) {
+    const [own, next] = [clusterOf(row), secondOf(row)];
+    const isHere = (own === a && next === b) || (own === b && next === a);
+    if (a !== b && isHere && number(column, row) > CENTRE) found.push(row);
+  }
+  found.sort((one, other) => number(column, other) - number(column, one));
+  const items = found.slice(0, MOST_BETWEEN);
+  const rows = items.map((row) => trackRow(row, rounded(number(column, row)), () => items));
+  byId("between-list").replaceChildren(...rows);
+  byId("between-count").textContent = found.length
+    ? `${count(found.length, "track")}; .5 is in the middle`
+    : "No track lies between these two.";
+}

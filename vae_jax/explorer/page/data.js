@@ -1,0 +1,102 @@
+// The run's data, as `vae_jax/explorer/packing.py` packs them.
+
+export const MISSING = 65535;
+export const data = { count: 0 };
+
+const KINDS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array };
+
+export async function load(packed) {
+  const bytes = await unpack(packed);
+  const length = new DataView(bytes.buffer).getUint32(0, true);
+  const text = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+  const arrays = {};
+  let start = 4 + length;
+  for (const [name, { type, shape }] of Object.entries(text.arrays)) {
+    const size = shape.reduce((product, side) => product * side, 1);
+    arrays[name] = joined(bytes, start, size, KINDS[type]);
+    start += size * KINDS[type].BYTES_PER_ELEMENT;
+  }
+  Object.assign(data, text, { count: text.ids.length });
+  for (const map of data.maps) {
+    map.places = arrays[map.places];
+    map.faithful = arrays[map.faithful];
+  }
+  for (const column of data.columns) {
+    if (column.kind === "category") column.codes = arrays[column.codes];
+    if (column.kind === "number") column.steps = arrays[column.steps];
+  }
+  data.near = {
+    rows: arrays[data.neighbours.rows],
+    distances: arrays[data.neighbours.distances],
+    each: text.arrays[data.neighbours.rows].shape[1],
+  };
+  data.clusters.second = arrays[data.clusters.second];
+  data.clusterColumn = data.columns[0];
+  const named = (name) => data.columns.find((column) => column.name.toLowerCase() === name);
+  data.titles = named("title");
+  data.artists = named("artist");
+  data.rows = new Map(data.ids.map((id, row) => [id, row]));
+}
+
+async function unpack(packed) {
+  const binary = atob(packed.trim());
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+function joined(bytes, start, size, Kind) {
+  const array = new Kind(size);
+  for (let plane = 0; plane < Kind.BYTES_PER_ELEMENT; plane++) {
+    const factor = 2 ** (8 * plane);
+    const from = start + plane * size;
+    for (let i = 0; i < size; i++) array[i] += bytes[from + i] * factor;
+  }
+  return array;
+}
+
+// A number of a scale; NaN where it is missing.
+export function number(column, row) {
+  const step = column.steps[row];
+  return step === MISSING
+    ? NaN
+    : column.low + (step / (MISSING - 1)) * (column.high - column.low);
+}
+
+// A cell as text, as exact as the page holds it.
+export function cell(column, row) {
+  if (column.kind === "text") return column.values[row];
+  if (column.kind === "category") return column.values[column.codes[row]];
+  const value = number(column, row);
+  if (Number.isNaN(value)) return "";
+  return String(column.whole ? Math.round(value) : Number(value.toPrecision(4)));
+}
+
+export function titleOf(row) {
+  return (data.titles && cell(data.titles, row)) || data.ids[row];
+}
+
+export function artistOf(row) {
+  return data.artists ? cell(data.artists, row) : "";
+}
+
+// The true neighbours of a track, the nearest first.
+export function neighboursOf(row) {
+  const { rows, distances, each } = data.near;
+  const found = [];
+  for (let i = row * each; i < (row + 1) * each; i++) {
+    const distance = (distances[i] / (MISSING - 1)) * data.neighbours.high;
+    found.push({ row: rows[i], distance });
+  }
+  return found;
+}
+
+export function clusterOf(row) {
+  return data.clusterColumn.codes[row];
+}
+
+// The cluster whose centre is the nearest of the others; -1 where there is no other.
+export function secondOf(row) {
+  return data.clusters.second[row] - 1;
+}
