@@ -6,7 +6,7 @@ from pathlib import Path
 from vae_jax.storage import files
 
 TOPICS = ("features", "records", "train", "embed", "cluster", "startup")
-SECTIONS = (*TOPICS, "scale", "scale_streamed", "limits")  # the last one is written by hand
+SECTIONS = (*TOPICS, "scale", "scale_streamed", "explorer", "limits")  # the last two by hand
 OUT = Path(__file__).with_name("SPEED.md")
 
 

@@ -378,6 +378,8 @@ def test_hostile_strings_are_text_wherever_they_stand(browser, tmp_path):
             assert tip["x"] + tip["width"] <= map_["x"] + map_["width"]
             assert tip["height"] < 200
         page.click("#tab-clusters")
+        legend, choice = (page.locator(name).bounding_box() for name in ("#colors", "#column"))
+        assert choice["x"] + choice["width"] < legend["x"] + legend["width"]
         side, screen = page.locator("#side").bounding_box(), page.viewport_size
         assert side["x"] + side["width"] == screen["width"]
         assert page.evaluate("document.documentElement.scrollHeight") == screen["height"]

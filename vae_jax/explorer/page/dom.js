@@ -45,7 +45,7 @@ export function shown(text, most = 160) {
 
 // The same as an element that keeps its direction to itself.
 export function words(text, className = "", most = 160) {
-  return el("bdi", { class: className || false }, shown(text, most));
+  return el("bdi", { class: className || false }, shown(text, most) || "–");
 }
 
 export function count(number, one, many = `${one}s`) {
