@@ -227,7 +227,7 @@ def test_names_and_marks_stay_and_the_run_reads_the_names(browser, results, run)
         page.click("#tab-clusters")
         names = results / "cluster_names.csv"
         names.write_text(download(page, "#save-names"))
-    assert files.read_csv(names) == [{"cluster": "1", "name": "=slow, and sad"}]
+    assert files.read_csv(names) == [{"id": "1", "name": "=slow, and sad"}]
     other = run.explore(results / "named.html").path
     names.unlink()
     with browser.open(other, color_scheme="dark") as page:
@@ -346,8 +346,8 @@ def test_hostile_strings_are_text_wherever_they_stand(browser, tmp_path):
         "<img src=x onerror=window.ran=1>": [strings[i % 40] for i in range(len(strings))],
     }
     results = runs.write(tmp_path, [i % 5 for i in range(len(strings))], columns, ids)
-    rows = [{"cluster": i, "name": hostile.MARKUP[i]} for i in range(5)]
-    files.write_csv(results / "cluster_names.csv", ("cluster", "name"), rows)
+    rows = [{"id": i, "name": hostile.MARKUP[i]} for i in range(5)]
+    files.write_csv(results / "cluster_names.csv", ("id", "name"), rows)
     run = vae_jax.load(results)
     run.explore()
     with browser.open(results / "map.html") as page:

@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from vae_jax import __version__
+from vae_jax import __version__, history
 from vae_jax.errors import UserError
 from vae_jax.explorer import measures, packing
 from vae_jax.plots import palette, projections
+from vae_jax.run import MAPS
 from vae_jax.storage import files
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ MANY = 30_000
 LIMIT = 200_000  # tracks of a page; of more it shows a sample
 FEW_VALUES = 50  # which make categories, however few tracks there are
 MANY_NUMBERS = 12  # distinct numbers, above which a column is a scale
-CLUSTER_NAMES = "cluster_names.csv"
-MAPS = "latent_visualization"
 METHODS = {
     "vae": "VAE",
     "pca": "PCA",
@@ -88,7 +87,7 @@ def collect(run: "Results", folder: Path) -> Page:
     count = NUM_NEIGHBORS if len(rows) <= MANY else MANY_NEIGHBORS
     nearest, distances = measures.neighbours(points, count)
     names = sorted({*clusters.tolist()}, key=lambda name: _in_order(str(name)))
-    placed = measures.between(points, clusters, names)
+    placed, given = measures.between(points, clusters, names), history.names(run.outdir)
     page.text |= {
         "version": __version__,
         "key": files.fingerprint(ids, clusters.tolist()),
@@ -102,7 +101,7 @@ def collect(run: "Results", folder: Path) -> Page:
         ],
         "neighbours": _neighbours(page, nearest, distances),
         "clusters": {
-            "names": _cluster_names(run, names),
+            "names": [given.get(number, "") for number in names],
             "typical": placed.typical,
             "second": page.add("second", packing.codes(placed.second + 1, len(names) + 1)),
         },
@@ -186,9 +185,10 @@ def _shown_maps(page: Page, drawn: Sequence[Map], nearest: np.ndarray) -> Iterat
 
 
 def _about(run: "Results", ids: Sequence[str]) -> dict[str, list[str]]:
-    """Return the manifest's columns that are shown."""
+    """Return the manifest's columns that are shown; labels are those of scores and colours."""
+    labels = {"artist", run.config.cluster.label, *run.config.visualize.color_by}
     return {
-        name: run.manifest.column(name, ids)
+        name: (run.manifest.labels if name in labels else run.manifest.column)(name, ids)
         for name in run.manifest.columns
         if name not in _NOT_SHOWN
     }
@@ -283,15 +283,6 @@ def _neighbours(page: Page, rows: np.ndarray, distances: np.ndarray) -> dict[str
         "distances": page.add("distances", packing.quantise(distances, 0.0, high)),
         "high": high,
     }
-
-
-def _cluster_names(run: "Results", clusters: Sequence[int]) -> list[str]:
-    """Return the names that somebody gave to clusters (`cluster_names.csv`); "" without one."""
-    path = run.outdir / CLUSTER_NAMES
-    given = dict[str, str]()
-    if path.exists():
-        given = {row.get("cluster", ""): row.get("name", "") for row in files.read_csv(path)}
-    return [given.get(str(cluster), "") for cluster in clusters]
 
 
 def _audio(run: "Results", ids: Sequence[str], folder: Path) -> list[str] | None:
