@@ -14,9 +14,9 @@ from vae_jax.embedding.reconstructions import Reconstructions
 from vae_jax.errors import UserError
 from vae_jax.plots import figures
 from vae_jax.run import Run
-from vae_jax.stages.visualize import _color_columns, visualize
+from vae_jax.stages.visualize import _color_columns, _curves, visualize
 from vae_jax.storage import files
-from vae_jax.training.history import History
+from vae_jax.training.history import RATE, History
 
 N = 60
 GENRES = ("blues", "classical", "hip hop", "$uicideboy$ & co", "_metal", "rock")
@@ -315,3 +315,8 @@ def test_drawing_imports_neither_jax_nor_librosa_nor_pyplot_and_umap_only_when_u
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_speed_of_a_machine_is_not_in_the_curves() -> None:
+    lines = [{"step": 1, "train/loss": 2.0, RATE: 900.0}]
+    assert list(_curves(lines)) == ["train/loss"]

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vae_jax import extras
 from vae_jax.errors import UserError
 from vae_jax.explorer import data
 from vae_jax.explorer.page import render, rendered_policy
@@ -40,7 +41,7 @@ def serve(run: "Results", host: str, port: int) -> None:
         import uvicorn
     except ImportError as error:
         raise UserError(
-            '--serve needs starlette and uvicorn: pip install "vae_jax[serve]".'
+            f"--serve needs starlette and uvicorn: {extras.command('serve')}."
         ) from error
     is_local = _is_local(host)
     token = "" if is_local else secrets.token_urlsafe(16)

@@ -39,7 +39,6 @@ PANEL_TITLES = {
     "kl": "KL to the prior (nats)",
     "active_units": "active latent units",
     "beta": "beta, the weight of the KL",
-    "steps_per_second": "steps per second",
 }
 TRAIN_COLOR, EVAL_COLOR = "#0072B2", "#D55E00"
 SPINE_COLOR = "#999999"

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -193,6 +194,8 @@ def _tsne(points: np.ndarray, seed: int, perplexity: float, start: np.ndarray | 
     perplexity = min(perplexity, (len(points) - 1) / 3)
     if points.shape[1] == 1:  # it begins with two principal components
         points = np.pad(points, [(0, 0), (0, 1)])
-    init = "pca" if start is None else 1e-4 * start / start[:, 0].std()  # small, as t-SNE begins
+    settings: dict[str, Any] = {"init": "pca"}
+    if start is not None:  # small, as t-SNE begins, and without what lets groups change places
+        settings = {"init": 1e-4 * start / start[:, 0].std(), "early_exaggeration": 1.0}
     with threadpool_limits(1):  # sums over threads would differ from run to run
-        return TSNE(perplexity=perplexity, init=init, random_state=seed).fit_transform(points)
+        return TSNE(perplexity=perplexity, random_state=seed, **settings).fit_transform(points)

@@ -277,8 +277,13 @@ def _held(run: Run, method: Method) -> tuple[list[str], np.ndarray, int]:
 
 
 def _curves(lines: Sequence[Mapping[str, float]]) -> dict[str, figures.Curve]:
-    """Return the finite values of every metric by step, without metrics that are always 0."""
-    names = dict.fromkeys(name for line in lines for name in line if name != "step")
+    """Return the finite values of every metric by step, without metrics that are always 0.
+
+    Rates are left out: they are the machine's, and no two runs would draw the same picture.
+    """
+    names = dict.fromkeys(
+        name for line in lines for name in line if name not in ("step", history.RATE)
+    )
     points = {name: [line for line in lines if line.get(name) is not None] for name in names}
     return {
         name: (np.array([x["step"] for x in chosen]), np.array([x[name] for x in chosen]))

@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vae_jax.errors import UserError
-from vae_jax.storage import files
 
 Location = Path | str
 # fsspec would chain protocols at ::, and a line break would hide what follows it.
@@ -90,6 +89,8 @@ def local(source: Location) -> Iterator[Path]:
 
 def write(target: Location, content: bytes) -> None:
     """Write a whole file, or an object at a URL."""
+    from vae_jax.storage import files
+
     if isinstance(target, Path):
         with files.atomic_write(target) as file:
             file.write(content)
@@ -102,6 +103,8 @@ def write(target: Location, content: bytes) -> None:
 
 def copy(source: Location, path: Path) -> None:
     """Copy a file, or an object at a URL, to a path."""
+    from vae_jax.storage import files
+
     with local(source) as here, open(here, "rb") as content, files.atomic_write(path) as file:
         shutil.copyfileobj(content, file)
 

@@ -19,6 +19,7 @@ from vae_jax.errors import UserError
 from vae_jax.storage import files
 from vae_jax.training.checkpoints import BEST_METRIC
 
+RATE = "train/steps_per_second"  # the one metric that another run does not repeat
 FILE = "train_metrics.jsonl"
 CHECK = "crc32"
 

@@ -27,7 +27,7 @@ from vae_jax.process import StopRequest, stop_signals
 from vae_jax.storage import files
 from vae_jax.training import input_pipeline, mixture
 from vae_jax.training.checkpoints import BEST_METRIC, COMPLETE, Checkpoints, steps_in
-from vae_jax.training.history import FILE, History
+from vae_jax.training.history import FILE, RATE, History
 from vae_jax.training.input_pipeline import Source
 from vae_jax.training.model_spec import ModelSpec
 from vae_jax.training.objective import (
@@ -109,7 +109,7 @@ def _train(
                 state = program.start_mixture(state)
             state, step_metrics = program.train_steps(state, begin, step)
             metrics = to_host("train", step_metrics)  # waits for the steps
-            metrics["train/steps_per_second"] = (step - begin) / (time.monotonic() - started)
+            metrics[RATE] = (step - begin) / (time.monotonic() - started)
             history.log(step, metrics)
             progress.update(step, f"loss {metrics['train/loss']:.4g}")
             check_finite((metrics["train/loss"], metrics["train/grad_norm"]), step, checkpoints)
