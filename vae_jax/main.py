@@ -82,7 +82,9 @@ def parse_flags(argv: Sequence[str]) -> list[str]:
         raise mistyped.unknown_flag(error.flagname, flags.FLAGS) from error
     except flags.Error:
         raise
-    except Exception as error:  # a config file is a program, which can fail in any way
+    except (Exception, SystemExit) as error:  # a config file is a program: it can end in any way
+        if process.asks_for_help():
+            raise
         if unknown := mistyped.unknown_config_key(argv):
             raise unknown from error
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"

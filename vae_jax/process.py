@@ -41,6 +41,7 @@ def run_command(
     """
     _share_heaps()
     programs.keep()
+    os.environ["MPLBACKEND"] = "agg"  # a command opens no window, wherever it is told to
     console.set_up_streams()
     console.set_up_logging()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -52,7 +53,7 @@ def run_command(
     try:
         app.run(main, flags_parser=lambda argv: parse_flags(argv))
     except SystemExit as ended:
-        sys.exit(0 if _asks_for_help() else ended.code)  # absl takes --help for a failure
+        sys.exit(0 if asks_for_help() else ended.code)  # absl takes --help for a failure
     except (UserError, flags.Error) as error:
         if _shows_tracebacks():
             raise
@@ -117,7 +118,8 @@ def _shows_tracebacks() -> bool:
     return "--debug" in sys.argv
 
 
-def _asks_for_help() -> bool:
+def asks_for_help() -> bool:
+    """Say whether a flag asks for help, with which absl ends the process as if it had failed."""
     return any(re.fullmatch("--?help(short|full)?", argument) for argument in sys.argv)
 
 

@@ -15,12 +15,18 @@ from vae_jax.parallel import programs
 programs.keep()
 import jax, jax.numpy as jnp
 print(jax.jit(lambda x: jnp.linalg.inv(x) @ x)(jnp.eye(3)).sum())
+import os, sys
+print(os.environ["NUMBA_CACHE_DIR"], file=sys.stderr)
 """
 
 
 def run(folder: Path, **changed: str) -> subprocess.CompletedProcess[str]:
-    environ = {k: v for k, v in os.environ.items() if k != programs.FOLDER}
+    own = (programs.FOLDER, programs.NUMBA_FOLDER)
+    environ = {name: value for name, value in os.environ.items() if name not in own}
     environ |= {"XDG_CACHE_HOME": str(folder), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    spare = folder / "tmp"
+    spare.mkdir(exist_ok=True)
+    environ |= {"TMPDIR": str(spare)}
     job = [sys.executable, "-c", JOB]
     return subprocess.run(job, env=environ | changed, capture_output=True, text=True, timeout=120)
 
@@ -55,7 +61,9 @@ def test_a_folder_that_the_user_names_is_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("obstacle", ["file", "others"])
-def test_where_none_can_be_kept_all_works(tmp_path: Path, obstacle: str) -> None:
+def test_where_the_cache_folder_is_not_ones_own_a_temporary_one_serves(
+    tmp_path: Path, obstacle: str
+) -> None:
     if obstacle == "file":
         (tmp_path / "vae_jax").touch()
     elif os.geteuid():
@@ -66,5 +74,9 @@ def test_where_none_can_be_kept_all_works(tmp_path: Path, obstacle: str) -> None
             os.chown(path, 12345, 12345)
             for entry in path.iterdir():
                 entry.unlink()
-    assert run(tmp_path).stdout == "3.0\n"
+    done = run(tmp_path)
+    assert done.stdout == "3.0\n"
     assert not entries(tmp_path)
+    assert [*tmp_path.glob(f"tmp/vae_jax-{os.geteuid()}-programs-*/*-cache")]
+    numba = tmp_path / ("tmp" if obstacle == "file" else "vae_jax")
+    assert done.stderr.startswith(str(numba))

@@ -52,6 +52,7 @@ class Encoder:
     """
 
     def __init__(self, directory: Path, step: int) -> None:
+        devices.check_found()
         metadata = checkpoints.read_metadata(directory, step)
         try:
             self.model_spec = ModelSpec.from_dict(metadata)

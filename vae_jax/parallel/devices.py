@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vae_jax.errors import UserError
 from vae_jax.parallel.cores import num_cores
 
 SEED, DATA = "seed", "data"
@@ -29,6 +30,26 @@ def use_cores(num_seeds: int) -> None:
     if count > 1 and not is_set:
         with contextlib.suppress(RuntimeError):  # JAX is in use
             jax.config.update("jax_num_cpu_devices", count)
+    check_found()
+
+
+def check_found() -> None:
+    """Refuse to go on where JAX finds no device.
+
+    Raises
+    ------
+    UserError
+        If JAX_PLATFORMS names an accelerator that is not there, for example.
+    """
+    try:
+        jax.devices()
+    except (AssertionError, RuntimeError) as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        remedy = f"JAX_PLATFORMS is {asked!r}: unset it, or set it to cpu" if asked else "see above"
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"JAX finds no device ({reason or 'none of that kind'}); {remedy}."
+        ) from error
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None, num_seeds: int = 1) -> Mesh:

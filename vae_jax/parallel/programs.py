@@ -5,12 +5,16 @@ again. JAX's own cache holds it. Its entries are machine code, so the folder is 
 and there is one for each kind of processor that shares the home.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
+import stat
+import tempfile
 from pathlib import Path
 
 FOLDER = "JAX_COMPILATION_CACHE_DIR"  # the variable that says where, also to the user
+NUMBA_FOLDER = "NUMBA_CACHE_DIR"  # Numba, in UMAP, fails where it finds no place of its own
 SETTINGS = {
     "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),  # bytes; what was used last stays
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
@@ -18,29 +22,42 @@ SETTINGS = {
 
 
 def keep() -> None:
-    """Let JAX, which must not be imported yet, keep what it compiles.
+    """Let JAX and Numba, which must not be imported yet, keep what they compile.
 
     Where the environment names a folder, nothing is changed. Where the user's cache folder cannot
-    be written, nothing is kept.
+    be written, a temporary folder serves.
     """
-    if FOLDER in os.environ:
-        return
-    try:
-        folder = cache_folder() / f"programs-{_processor()}"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        is_own = folder.stat().st_uid == os.geteuid() and os.access(folder, os.W_OK)
-    except (OSError, RuntimeError):  # there is no home
-        return
-    if is_own:
-        os.environ[FOLDER] = str(folder)
+    if FOLDER not in os.environ and (folder := _own(f"programs-{_processor()}")):
+        os.environ[FOLDER] = folder
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
+    if NUMBA_FOLDER not in os.environ and (folder := _own("numba")):
+        os.environ[NUMBA_FOLDER] = folder
 
 
 def cache_folder() -> Path:
     """Return the folder for what can be made again (XDG Base Directory Specification)."""
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (named if named.is_absolute() else Path.home() / ".cache") / "vae_jax"
+
+
+def _own(name: str) -> str:
+    """Make a folder that nobody else can write; return its path, or nothing if there is none."""
+    with contextlib.suppress(OSError, RuntimeError):  # there is no home
+        if _is_own(cache_folder() / name):
+            return str(cache_folder() / name)
+    with contextlib.suppress(OSError):
+        spare = Path(tempfile.gettempdir()) / f"vae_jax-{os.geteuid()}-{name}"
+        if _is_own(spare):
+            return str(spare)
+    return ""
+
+
+def _is_own(folder: Path) -> bool:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    about = folder.lstat()
+    is_safe = about.st_uid == os.geteuid() and not about.st_mode & 0o022
+    return stat.S_ISDIR(about.st_mode) and is_safe and os.access(folder, os.W_OK)
 
 
 def _processor() -> str:
