@@ -186,7 +186,7 @@ def _shown_maps(page: Page, drawn: Sequence[Map], nearest: np.ndarray) -> Iterat
 
 def _about(run: "Results", ids: Sequence[str]) -> dict[str, list[str]]:
     """Return the manifest's columns that are shown; labels are those of scores and colours."""
-    labels = {"artist", run.config.cluster.label, *run.config.visualize.color_by}
+    labels = {run.config.cluster.label, *run.config.visualize.color_by}
     return {
         name: (run.manifest.labels if name in labels else run.manifest.column)(name, ids)
         for name in run.manifest.columns

@@ -98,7 +98,7 @@ def _folders(run: Run, wanted: str) -> dict[str, Path]:
 
 def _misfit(run: Run, model: str, metadata: Mapping[str, Any]) -> str:
     """Say why a trained model cannot be trained on; nothing if it can."""
-    ours = run.model_config(model)
+    ours = run.model_config(model) | {"feature": config_lib.to_dict(run.config)["feature"]}
     theirs = config_lib.to_dict(config_lib.from_dict(metadata["config"]))
     for section, settings in (("feature", config_lib.shared_settings), ("model", dict)):
         now, then = settings(ours[section]), settings(theirs[section])
