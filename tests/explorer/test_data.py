@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 import vae_jax
 from tests.explorer import runs
+from vae_jax.collection import neighbours
 from vae_jax.errors import UserError
 from vae_jax.explorer import atlas, data, measures, packing, page, previews
 
@@ -44,20 +45,20 @@ def run(tmp_path):
 
 
 def test_neighbours_are_exact_and_never_the_track_itself(run):
-    rows, distances = measures.neighbours(run.latents, 7)
+    rows, distances = neighbours.nearest_others(run.latents, 7)
     exact = np.linalg.norm(run.latents[:, None].astype(float) - run.latents[None], axis=2)
     np.fill_diagonal(exact, np.inf)
     np.testing.assert_array_equal(rows, np.argsort(exact, axis=1)[:, :7])
     np.testing.assert_allclose(distances, np.sort(exact, axis=1)[:, :7], rtol=1e-6)
     same = np.zeros((4, 2))
-    assert all(i not in row for i, row in enumerate(measures.neighbours(same, 2)[0]))
-    assert measures.neighbours(same[:1], 5)[0].shape == (1, 0)
+    assert all(i not in row for i, row in enumerate(neighbours.nearest_others(same, 2)[0]))
+    assert neighbours.nearest_others(same[:1], 5)[0].shape == (1, 0)
 
 
 def test_a_map_is_faithful_where_true_neighbours_are_near_on_it():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(200, 2))
-    rows, _ = measures.neighbours(points, 10)
+    rows, _ = neighbours.nearest_others(points, 10)
     assert measures.faithfulness(rows, points).min() == 1
     shuffled = measures.faithfulness(rows, rng.permutation(points))
     assert shuffled.mean() == pytest.approx(20 / 199, abs=0.04)
@@ -78,7 +79,7 @@ def test_tracks_between_clusters_are_those_nearly_as_near_to_another_mean():
 
 def test_unusual_tracks_lie_where_few_others_do():
     points = np.array([[0.0], [0.1], [0.2], [0.3], [9]])
-    _, distances = measures.neighbours(points, 4)
+    _, distances = neighbours.nearest_others(points, 4)
     found = measures.unusual(distances)
     assert found.argmax() == 4
     assert found.max() == 0.8

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import logging
 
+from vae_jax.collection import neighbours
 from vae_jax.features import fingerprint
 from vae_jax.features.errors import AudioError, MachineError
 from vae_jax.parallel.cores import num_cores
@@ -67,7 +68,7 @@ def find(run: "Results", use_fingerprints: bool = True) -> list[Same]:
         return []
     paths = _paths(run)
     contents = _contents(paths)
-    rows, distances = _nearest(run.latents)
+    rows, distances = neighbours.nearest_others(run.latents, PROPOSED)
     same = _equal_files(contents)
     if use_fingerprints:
         same = _equal_sounds(paths, rows) | same
@@ -117,15 +118,6 @@ def _equal_files(contents: Mapping[int, str]) -> dict[tuple[int, int], float]:
         equal[content].append(row)
     pairs = (itertools.combinations(rows, 2) for rows in equal.values())
     return dict.fromkeys(itertools.chain.from_iterable(pairs), 1.0)
-
-
-def _nearest(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return each track's nearest others, [N, k], and their distances."""
-    from sklearn.neighbors import NearestNeighbors
-
-    count = min(PROPOSED, len(points) - 1)
-    distances, rows = NearestNeighbors(n_neighbors=count).fit(points).kneighbors()
-    return rows, distances
 
 
 def _equal_sounds(paths: Mapping[int, Path], nearest: np.ndarray) -> dict[tuple[int, int], float]:

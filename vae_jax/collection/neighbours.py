@@ -190,3 +190,19 @@ def walk(points: np.ndarray, begin: int, end: int, count: int, rows: Sequence[in
     near = np.unique(np.argsort(cost, axis=1, kind="stable")[:, :count])
     places, chosen = linear_sum_assignment(cost[:, near])
     return [begin, *between[near[chosen[np.argsort(places)]]].tolist(), end]
+
+
+def nearest_others(points: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest other tracks and their distances, [N, min(count, N - 1)] each.
+
+    The search is exact, by Euclidean distance.
+    """
+    count = min(count, len(points) - 1)
+    if count < 1:
+        return np.zeros((len(points), 0), np.int64), np.zeros((len(points), 0))
+    from sklearn.neighbors import NearestNeighbors
+
+    # In few dimensions scikit-learn takes a tree, in many it compares all; either is exact.
+    index = NearestNeighbors(n_neighbors=count, n_jobs=-1).fit(points.astype(np.float64))
+    distances, rows = index.kneighbors()
+    return rows, distances

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vae_jax.explorer import measures
+from vae_jax.collection import neighbours
 from vae_jax.explorer.data import NUM_NEIGHBORS, maps
 from vae_jax.storage import files
 
@@ -26,7 +26,7 @@ def write(path: str | os.PathLike, run: "Results") -> int:
 
     shown = maps(run)[0]
     ids = [run.ids[row] for row in shown.rows]
-    near, distances = measures.neighbours(run.latents[shown.rows], NUM_NEIGHBORS)
+    near, distances = neighbours.nearest_others(run.latents[shown.rows], NUM_NEIGHBORS)
     pairs = zip(near.tolist(), distances.tolist(), strict=True)
     about = {name: run.manifest.column(name, ids) for name in run.manifest.columns}
     columns = {

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import numpy as np
 
 from vae_jax import __version__, history
+from vae_jax.collection import neighbours
 from vae_jax.errors import UserError
 from vae_jax.explorer import measures, packing
 from vae_jax.plots import palette, projections
@@ -85,7 +86,7 @@ def collect(run: "Results", folder: Path) -> Page:
     page = Page({"ids": ids, "title": run.outdir.resolve().name, "total": len(run.ids)}, rows=rows)
     points, clusters = run.latents[rows], run.clusters[rows]
     count = NUM_NEIGHBORS if len(rows) <= MANY else MANY_NEIGHBORS
-    nearest, distances = measures.neighbours(points, count)
+    nearest, distances = neighbours.nearest_others(points, count)
     names = sorted({*clusters.tolist()}, key=lambda name: _in_order(str(name)))
     placed, given = measures.between(points, clusters, names), history.names(run.outdir)
     page.text |= {

@@ -43,7 +43,7 @@ class Failure:
     retry
         When it is tried again; "" is never, since the file is to blame and not the machine.
     kind, remedy
-        Of what kind it is, and what to do about it.
+        Its kind, and what to do about it.
     """
 
     id: str
