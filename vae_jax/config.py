@@ -47,7 +47,8 @@ SPECTRAL = ("sample_rate", "n_fft", "win_length", "hop_length", "n_mels", "fmin"
 CLUSTERERS = ("kmeans", "agglomerative", "dbscan", "hdbscan", "gmm", "spectral")
 PRIORS = ("normal", "mixture")
 PROJECTIONS = ("umap", "tsne", "pca")
-BASELINES = ("pca", "raw", "plda", "ae")
+BASELINE_TITLES = {"pca": "PCA", "raw": "raw features", "plda": "PLDA", "ae": "autoencoder"}
+BASELINES = tuple(BASELINE_TITLES)
 LINKAGES = ("ward", "average", "complete", "single")
 AUTO = "auto"  # what the data or the machine say
 

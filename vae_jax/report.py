@@ -10,13 +10,13 @@ from vae_jax import compare, history
 from vae_jax.clustering import metrics_file, scores
 from vae_jax.clustering.clusterers import NOISE
 from vae_jax.clustering.scores import Summary
+from vae_jax.config import BASELINE_TITLES
 from vae_jax.models.declared import models_declared
 from vae_jax.run import CLUSTERS, CONFIG, FAILED, RUN, TRAIN_METRICS, WARNINGS, Run
 from vae_jax.stages import up_to_date
 from vae_jax.storage import files
 
 SHARD = re.compile(r"-\d+-of-\d+\.npz$")
-BASELINES = {"pca": "PCA", "plda": "PLDA"}
 JUDGED = {  # column -> what it says, and its name
     "ami": ("agrees with the column {label!r}", "AMI"),
     "artist_precision_at_1": ("finds tracks of the same artist", "P@1"),
@@ -73,7 +73,7 @@ def _judge(
     margin = difference.margin if difference.margin == difference.margin else 0.0  # not NaN
     low, high = difference.mean - margin, difference.mean + margin
     verdict = "better than" if low > 0 else "less well than" if high < 0 else "no better than"
-    title = BASELINES[reference]
+    title = BASELINE_TITLES[reference]
     interval = f" ({low:+.2f} to {high:+.2f})" if margin else ""
     return (
         f"{verdict} {title}: {metric} {own:.2f}, {title} {own - difference.mean:.2f}, "

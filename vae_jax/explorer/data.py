@@ -13,6 +13,7 @@ import numpy as np
 
 from vae_jax import __version__, history
 from vae_jax.collection import neighbours
+from vae_jax.config import BASELINE_TITLES
 from vae_jax.errors import UserError
 from vae_jax.explorer import measures, packing
 from vae_jax.plots import palette, projections
@@ -27,13 +28,7 @@ MANY = 30_000
 LIMIT = 200_000  # tracks of a page; of more it shows a sample
 FEW_VALUES = 50  # which make categories, however few tracks there are
 MANY_NUMBERS = 12  # distinct numbers, above which a column is a scale
-METHODS = {
-    "vae": "VAE",
-    "pca": "PCA",
-    "raw": "raw features",
-    "plda": "PLDA",
-    "ae": "autoencoder",
-}
+METHODS = {"vae": "VAE", **BASELINE_TITLES}
 _NOT_SHOWN = ("lyrics", "audio_path")
 
 

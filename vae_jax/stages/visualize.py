@@ -126,7 +126,7 @@ def visualize(run: Run) -> list[Path]:
 
 def _methods(run: Run) -> list[Method]:
     """Return the model first, then the baselines."""
-    titles = {"pca": "PCA", "raw": "raw features", "plda": "PLDA", "ae": "autoencoder"}
+    titles = config_lib.BASELINE_TITLES
     return [
         Method("vae", "VAE latents", marks=_marks(run, "vae")),
         *(Method.baseline(name, titles[name], _marks(run, name)) for name in run.baselines),
