@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from vae_jax.clustering.clusterers import Clustering
     from vae_jax.collection.duplicates import Same
+    from vae_jax.collection.neighbours import Space
     from vae_jax.collection.place import Known, Placed
     from vae_jax.embedding.encoder import Encoder
     from vae_jax.explorer.page import Explorer
@@ -96,6 +97,20 @@ class Results:
     def positions(self) -> dict[str, int]:
         """Where each track is among the latents, by id."""
         return {id_: position for position, id_ in enumerate(self.ids)}
+
+    @cached_property
+    def space(self) -> "Space":
+        """The latents as a space to look for neighbours in."""
+        from vae_jax.collection.neighbours import Space
+
+        return Space(self.latents, self.config.seed)
+
+    @cached_property
+    def recordings(self) -> dict[str, str]:
+        """The group of each track that is the same recording as others, by `duplicates.csv`."""
+        path = self.outdir / run_lib.DUPLICATES
+        rows = files.read_csv(path) if path.exists() else []
+        return {row["id"]: row["group"] for row in rows if row["kind"] in ("file", "recording")}
 
     @cached_property
     def manifest(self) -> manifest_lib.Manifest:
@@ -172,8 +187,7 @@ class Results:
             point = self.latents[own]
         else:
             own, point = None, np.asarray(of)
-        space = neighbours.Space(self.latents, self.config.seed)
-        found = zip(*neighbours.nearest(space, point[None], mutual=False), strict=True)
+        found = zip(*neighbours.nearest(self.space, point[None], mutual=False), strict=True)
         return [(self.ids[row], float(far)) for row, far in found if row != own][:k]
 
     def similar(self, to: str | Sequence[str], **options: Any) -> list[tuple[str, float]]:
