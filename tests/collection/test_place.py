@@ -3,7 +3,8 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from sklearn.datasets import make_blobs
 
-import vae_jax
+from vae_jax import config as config_lib
+from vae_jax.clustering import clusterers
 from vae_jax.clustering.clusterers import NOISE, Clustering
 from vae_jax.collection.place import FALSE_RATE, Known
 
@@ -14,10 +15,13 @@ def blobs(n: int, std: float, seed: int = 0, dims: int = 4) -> np.ndarray:
 
 
 def known_of(points: np.ndarray, method: str = "kmeans", num_clusters: int = 5) -> Known:
-    def recluster(some: np.ndarray) -> Clustering:
-        return vae_jax.cluster(some, method, num_clusters=num_clusters)
+    config = config_lib.get_config().cluster
+    config.update(method=method, num_clusters=num_clusters)
 
-    found = recluster(points)
+    def recluster(some: np.ndarray, start: np.ndarray | None) -> Clustering:
+        return clusterers.cluster(some, config, 0, start)
+
+    found = recluster(points, None)
     return Known(points, found.labels, recluster, found.centers if method == "kmeans" else None)
 
 
@@ -39,7 +43,7 @@ def test_new_tracks_agree_with_a_clustering_that_saw_them_as_often_as_is_said(me
         points = blobs(500, std, seed)
         known = known_of(points[:400], method)
         placed = known.place(points[400:])
-        everything = vae_jax.cluster(points, method, num_clusters=5).labels
+        everything = known.recluster(points, known.centers).labels
         table = np.zeros((5, 5))
         np.add.at(table, (known.clusters, everything[:400]), 1)
         match = linear_sum_assignment(-table)[1]
@@ -76,7 +80,7 @@ def test_noise_is_a_place_too():
     labels = np.repeat([0, NOISE], [100, 20])
     points = np.concatenate([dense, sparse])
 
-    def recluster(some: np.ndarray) -> Clustering:
+    def recluster(some: np.ndarray, start: None) -> Clustering:
         return Clustering(np.where(np.abs(some).max(axis=1) < 5, 0, NOISE), np.zeros((1, 2)))
 
     placed = Known(points, labels, recluster).place(np.array([[0, 0], [60, 60.0]]))
@@ -87,7 +91,7 @@ def test_noise_is_a_place_too():
 def test_few_tracks_and_a_single_cluster_give_finite_numbers(count):
     points = np.arange(count, dtype=float)[:, None]
 
-    def recluster(some: np.ndarray) -> Clustering:
+    def recluster(some: np.ndarray, start: None) -> Clustering:
         raise AssertionError("there are too few tracks to hold some out")
 
     for centers in (None, points.mean(axis=0, keepdims=True)):
