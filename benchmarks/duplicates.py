@@ -21,6 +21,7 @@ from vae_jax.collection.duplicates import SAME_RECORDING
 from vae_jax.console import Progress
 from vae_jax.features import fingerprint
 from vae_jax.features.errors import AudioError, MachineError
+from vae_jax.features.fingerprint import Print
 from vae_jax.parallel.cores import num_cores
 
 FORMS = {  # ffmpeg's arguments, and the suffix
@@ -41,13 +42,13 @@ def copies(paths: Sequence[Path], form: str, folder: Path) -> Iterator[float]:
     for path in paths:
         encode = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-i", f"file:{path}"]
         subprocess.run([*encode, *arguments.split(), f"file:{target}"], check=True)
-        yield fingerprint.similarity(fingerprint.compute(path), fingerprint.compute(target))
+        yield fingerprint.likeness(fingerprint.compute(path), fingerprint.compute(target))
 
 
-def fingerprints(paths: Sequence[Path]) -> list[np.ndarray]:
+def fingerprints(paths: Sequence[Path]) -> list[Print]:
     """Return the fingerprints of the tracks that have one."""
 
-    def one(path: Path) -> np.ndarray | None:
+    def one(path: Path) -> Print | None:
         try:
             return fingerprint.compute(path)
         except (AudioError, MachineError):
@@ -81,7 +82,7 @@ def main() -> None:
     pairs, highest, joined = len(known) * (len(known) - 1) // 2, 0.0, 0
     with Progress("compare", pairs, "pairs") as progress:
         for i, first in enumerate(known):
-            likeness = [fingerprint.similarity(first, other) for other in known[:i]]
+            likeness = [fingerprint.similarity(first.items, other.items) for other in known[:i]]
             highest = max([highest, *likeness])
             joined += sum(value >= SAME_RECORDING for value in likeness)
             progress.update(progress.done + i)

@@ -38,6 +38,7 @@ MAPS = "latent_visualization"
 HISTORY = "history"  # results before the tracks changed (see `history`)
 KEPT = "kept.json"  # what those were made with
 DUPLICATES = "duplicates.csv"  # what the command of that name has found
+FINGERPRINTS = "fingerprints.npz"  # of the sound of tracks
 CLUSTER_NAMES = "cluster_names.csv"  # a person's names for clusters: id, name
 SHARDED = (
     "latents",

@@ -32,6 +32,10 @@ class Run:
         return manifest.read(self.path)
 
     @property
+    def outdir(self):
+        return self.path.parent / "results"
+
+    @property
     def ids(self):
         return list(self.manifest.ids)
 
@@ -111,7 +115,8 @@ def _groups(found):
 
 def test_a_track_joins_a_group_only_if_it_is_the_same_as_all_of_it():
     same = {(0, 1): 0.9, (1, 2): 0.8, (3, 4): 0.8, (4, 5): 0.8, (3, 5): 0.8}
-    assert duplicates._cliques(6, same) == [[0, 1], [3, 4, 5]]
+    same = {pair: 0.1 + value for pair, value in same.items()}
+    assert duplicates._cliques(6, duplicates._Sameness(same)) == [[0, 1], [3, 4, 5]]
 
 
 def test_silence_and_held_notes_are_no_evidence():

@@ -4,13 +4,14 @@ k-means keeps its centres, so a new track belongs to the nearest one. Other clus
 for new tracks: the `VOTERS` nearest known tracks vote, each by the inverse of its distance, noise
 included. The model's own mixture gives new tracks probabilities itself.
 
-A probability is calibrated on the run's own tracks. A fifth of them at a time is held out, and the
-rest is clustered as a run that follows this one would, from its clusters on. The held-out tracks are
-placed among the result, whose clusters are matched with the run's (Kuhn 1955). Two parameters, how
-sharp probabilities are and the share that is spread evenly, are the likeliest for the clusters in
-which the run, which has seen all tracks, has the held-out ones. So a probability says how often a
-clustering that goes on from this one, and sees the new track, would agree; not that the cluster
-means anything. The mixture is not trained anew for that: held-out tracks are given to a mixture of
+A probability is calibrated on the run's own tracks. One half of them is clustered, the other half is
+placed, and then all are clustered, from the clusters of the first half on, as a run that follows
+another does. Clusters are matched by the tracks that both clusterings have seen (Kuhn 1955). Two parameters, how sharp probabilities are and the share that is spread evenly,
+are the likeliest for the clusters in which the held-out tracks end. So a probability says how often
+a clustering that goes on from this one, and sees the new track, would agree; not that the cluster
+means anything.
+
+The mixture is not trained anew for that: held-out tracks are given to a mixture of
 Gaussians that is fitted to the latents of the rest, from the model's own components on.
 """
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from sklearn.neighbors import NearestNeighbors
 
 VOTERS = 5
-FOLDS = 5
+SPLITS = 3  # into halves, to calibrate probabilities
+FOLDS = 5  # of the mixture's
 DENSITY_NEIGHBORS = 5
 FALSE_RATE = 0.01  # of known tracks that would count as outliers
 CALIBRATION = 10_000  # tracks, at most, on which probabilities are calibrated
@@ -157,38 +159,35 @@ class Known:
 
     def _held_out(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the evidence for held-out tracks, [n, C], and the columns of their clusters."""
-        rows = self._sample
-        if len(rows) < 2 * FOLDS:
+        if len(self._sample) < 2 * max(FOLDS, len(self._ids)):
             return np.zeros((0, len(self._ids))), np.zeros(0, int)
-        evidence, truth = [], []
-        for part in np.array_split(rows, FOLDS):
-            rest = np.setdiff1d(rows, part)
-            evidence.append(self._evidence_without(self.points[rest], self.clusters[rest], part))
-            truth.append(np.searchsorted(self._ids, self.clusters[part]))
+        rng = np.random.default_rng(self.seed)
+        halves = [np.array_split(rng.permutation(self._sample), 2) for _ in range(SPLITS)]
+        pairs = [pair for first, second in halves for pair in ((first, second), (second, first))]
+        parts = [self._placed_and_seen(first, second) for first, second in pairs]
+        evidence, truth = zip(*parts, strict=True)
         return np.concatenate(evidence), np.concatenate(truth)
 
-    def _evidence_without(
-        self, points: np.ndarray, clusters: np.ndarray, part: np.ndarray
-    ) -> np.ndarray:
-        """Return the evidence for some tracks, [n, C], by a clustering of other ones alone."""
-        found = self.recluster(points, self._start(points, clusters))
-        columns = _matched(found.labels, np.searchsorted(self._ids, clusters), len(self._ids))
-        new = self.points[part]
-        if self.centers is not None:
-            scores = _nearness(new, found.centers)
+    def _placed_and_seen(self, rest: np.ndarray, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Place some tracks without having seen them, and look where they end.
+
+        Returns the evidence, [n, C], by a clustering of the rest alone, and the columns of the
+        clusters that they are in when all are clustered, [n].
+        """
+        points, new = self.points[rest], self.points[part]
+        found = self.recluster(points, None)
+        if self.centers is None:  # which does not depend on where it starts
+            seen = np.searchsorted(self._ids, self.clusters[np.append(rest, part)])
+            scores = _votes(new, points, found.labels, np.unique(found.labels))
         else:
-            scores = _votes(new, points, found.labels, np.array(sorted(columns)))
+            seen = self.recluster(np.concatenate([points, new]), found.centers).labels
+            scores = _nearness(new, found.centers)
+        columns = _matched(found.labels, seen[: len(rest)], len(self._ids))
         evidence = np.repeat(scores.min(axis=1, keepdims=True), len(self._ids), axis=1)
         for row, (_, column) in enumerate(sorted(columns.items())):
             if column is not None:
                 evidence[:, column] = scores[:, row]
-        return evidence
-
-    def _start(self, points: np.ndarray, clusters: np.ndarray) -> np.ndarray | None:
-        """Return the means of the run's clusters, [K, L], if all have tracks among these."""
-        if self.centers is None or len(np.unique(clusters)) < len(self._ids):
-            return None
-        return np.stack([points[clusters == id_].mean(axis=0) for id_ in self._ids])
+        return evidence, seen[len(rest) :]
 
 
 @dataclass(frozen=True)
