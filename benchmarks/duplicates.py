@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--manifest", action="append", required=True)
     parser.add_argument("--tracks", type=int, default=20, help="of each collection are encoded")
     arguments = parser.parse_args()
-    fingerprint.check_installed()
+    fingerprint.check_installed("measure nothing")
     collections = map(manifest.read, arguments.manifest)
     paths = [[track.audio_path for track in some if track.audio_path] for some in collections]
     chosen = [

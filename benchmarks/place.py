@@ -98,7 +98,9 @@ def main() -> None:
     parser.add_argument("--placed", type=Path)
     parser.add_argument("--whole")
     arguments = parser.parse_args()
-    header = "| run | method | probability | tracks | mean said | agreed |\n|---|---|---|---|---|---|"
+    header = (
+        "| run | method | probability | tracks | mean said | agreed |\n|---|---|---|---|---|---|"
+    )
     if arguments.placed:
         part, whole = vae_jax.load(arguments.results[0]), vae_jax.load(arguments.whole)
         found = of_placed(part, arguments.placed, whole)

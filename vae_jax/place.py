@@ -82,7 +82,7 @@ def _encode(run: api.Results, manifest: str, outdir: Path) -> New:
     from vae_jax.stages import runner
 
     config = config_lib.from_elsewhere(config_lib.to_dict(run.config))
-    config.update(manifest=manifest, baselines=(), embed={"format": "npz"})
+    config.update(manifest=manifest, baselines=(), duplicates="keep", embed={"format": "npz"})
     stages = ("features", "embed")
     done = runner.run_stages(config, outdir, stages, checkpoints_in(run.outdir))
     arrays, latents = files.read_npz(done.embedding("vae")), {}

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from vae_jax.api import Results
 
 FILE, RECORDING, ALIKE = "file", "recording", "alike"
+SAID = {
+    FILE: "the same file",
+    RECORDING: "the same recording",
+    ALIKE: "alike, perhaps versions",
+}
 PROPOSED = 10  # nearest tracks of each that may be the same recording
 SAME_RECORDING = 0.9  # of the bits agree, or more: loops of the demo reach .82, copies begin at .95
 NEAR = 0.5  # of the usual distance to the nearest track, below which two tracks are alike
@@ -64,6 +69,10 @@ def find(run: "Results", use_fingerprints: bool = True) -> list[Same]:
     UserError
         If Chromaprint is missing, and fingerprints are to be used.
     """
+    if use_fingerprints:
+        fingerprint.check_installed(
+            "look for equal files and alike tracks only, with --nofingerprint"
+        )
     rows = map(run.rows.get, run.ids)
     ids = zip(run.ids, rows, strict=True)
     tracks = [Track(id_) if row is None else run.manifest[row] for id_, row in ids]
@@ -82,8 +91,6 @@ def among(tracks: Sequence[Track], points: np.ndarray, fingerprints: Path | None
     fingerprints
         The file in which fingerprints are kept; None to do without.
     """
-    if fingerprints is not None:
-        fingerprint.check_installed()
     if len(tracks) < 2:
         return []
     paths = {
@@ -114,6 +121,18 @@ def among(tracks: Sequence[Track], points: np.ndarray, fingerprints: Path | None
         found += [Same(number, tracks[first].id, ALIKE, 1.0)]
         found += [Same(number, tracks[second].id, ALIKE, likeness)]
     return found
+
+
+def all_but_the_first(found: Iterable[Same]) -> list[dict[str, str]]:
+    """Return rows (id, same_as, kind, similarity) of the same recordings, without one of each."""
+    firsts: dict[int, str] = {}
+    rows = []
+    for one in found:
+        if one.kind != ALIKE and firsts.setdefault(one.group, one.id) != one.id:
+            likeness = f"{one.similarity:.4f}"
+            row = {"id": one.id, "same_as": firsts[one.group], "kind": one.kind}
+            rows.append(row | {"similarity": likeness})
+    return rows
 
 
 @dataclass(frozen=True)

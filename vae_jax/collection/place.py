@@ -33,7 +33,7 @@ SPLITS = 3  # into halves, to calibrate probabilities
 FOLDS = 5  # of the mixture's
 DENSITY_NEIGHBORS = 5
 FALSE_RATE = 0.01  # of known tracks that would count as outliers
-CALIBRATION = 10_000  # tracks, at most, on which probabilities are calibrated
+CALIBRATION = 5_000  # tracks, at most, on which probabilities are calibrated
 LEAST = 1e-12  # of a probability, whose logarithm is taken
 BOUNDS = (-12.0, 12.0)  # of the logarithms, or log odds, that are calibrated
 
@@ -230,7 +230,7 @@ class Components:
     @cached_property
     def _certainty(self) -> tuple[float, float]:
         rows = np.random.default_rng(self.seed).permutation(len(self.points))[:CALIBRATION]
-        if len(rows) < 2 * FOLDS:
+        if len(rows) < 2 * FOLDS or len(self._ids) < 2:
             return 1.0, 0.0
         found = [self._fitted_without(rows, part) for part in np.array_split(rows, FOLDS)]
         truth = np.searchsorted(self._ids, np.concatenate(found))

@@ -52,27 +52,32 @@ class Print:
     duration: float
 
 
+def check_installed(otherwise: str) -> None:
+    """Refuse to go on without Chromaprint; `otherwise` says what can be done without it."""
+    if not is_installed():
+        raise UserError(
+            "telling recordings apart needs an ffmpeg with Chromaprint (such as Debian's): "
+            f"install one, or {otherwise}."
+        )
+
+
 @functools.cache
-def check_installed() -> None:
-    """Refuse to go on without Chromaprint."""
+def is_installed() -> bool:
+    """Say whether there is an ffmpeg with Chromaprint."""
     try:
         listed = subprocess.run(
             ["ffmpeg", "-hide_banner", "-muxers"], capture_output=True, text=True, check=False
         ).stdout
     except OSError:
         listed = ""
-    if " chromaprint " not in listed:
-        raise UserError(
-            "telling recordings apart needs an ffmpeg with Chromaprint (such as Debian's): "
-            "install one, or look for equal files and alike tracks only, with --nofingerprint."
-        )
+    return " chromaprint " in listed
 
 
 def of_all(paths: Mapping[str, Path], kept: Path) -> dict[str, Print]:
     """Return the fingerprints of files, by the ids of their tracks.
 
     Those that are in `kept`, of files with the same size and time, are not computed again. That
-    file then holds all of these.
+    file then holds all of these, but for files that the machine is to blame for.
     """
     stats = {id_: path.stat() for id_, path in paths.items()}
     states = {id_: (stat.st_size, stat.st_mtime_ns) for id_, stat in stats.items()}
@@ -85,19 +90,25 @@ def of_all(paths: Mapping[str, Path], kept: Path) -> dict[str, Print]:
         Progress("fingerprints", len(missing), "tracks") as progress,
     ):
         computed = pool.map(_try, (paths[id_] for id_ in missing))
+        failed = dict[str, Exception]()
         for id_, found in zip(missing, computed, strict=True):
-            prints[id_] = found
+            if isinstance(found, Print):
+                prints[id_] = found
+            else:
+                prints[id_], failed[id_] = Print(np.zeros(0, np.uint32), 0.0), found
             progress.update(progress.done + 1)
-    _write(kept, prints, states)
+    for id_, reason in [*failed.items()][:1]:
+        logging.warning("%d files are not compared: %s: %s", len(failed), paths[id_], reason)
+    again = {id_ for id_, reason in failed.items() if isinstance(reason, MachineError)}
+    _write(kept, {id_: one for id_, one in prints.items() if id_ not in again}, states)
     return prints
 
 
-def _try(path: Path) -> Print:
+def _try(path: Path) -> Print | AudioError | MachineError:
     try:
         return compute(path)
     except (AudioError, MachineError) as error:
-        logging.warning("%s is not compared: %s", path, error)
-        return Print(np.zeros(0, np.uint32), 0.0)
+        return error
 
 
 def _read(kept: Path) -> dict[str, tuple[Print, tuple[int, int]]]:
@@ -118,21 +129,18 @@ def _read(kept: Path) -> dict[str, tuple[Print, tuple[int, int]]]:
         return {}
 
 
-def _write(
-    kept: Path, prints: Mapping[str, Print], states: Mapping[str, tuple[int, int]]
-) -> None:
-    """Keep fingerprints; those of files that could not be read are tried again the next time."""
-    sound = {id_: one for id_, one in prints.items() if len(one.items)}
-    if not sound:
+def _write(kept: Path, prints: Mapping[str, Print], states: Mapping[str, tuple[int, int]]) -> None:
+    """Keep fingerprints with the size and time of each file."""
+    if not prints:
         return
     files.write_npz(
         kept,
         version=VERSION,
-        ids=np.array([*sound]),
-        states=np.array([states[id_] for id_ in sound], np.int64),
-        durations=np.array([one.duration for one in sound.values()]),
-        lengths=np.array([len(one.items) for one in sound.values()]),
-        items=np.concatenate([one.items for one in sound.values()]),
+        ids=np.array([*prints]),
+        states=np.array([states[id_] for id_ in prints], np.int64),
+        durations=np.array([one.duration for one in prints.values()]),
+        lengths=np.array([len(one.items) for one in prints.values()]),
+        items=np.concatenate([one.items for one in prints.values()]),
     )
 
 

@@ -23,9 +23,9 @@ def unless_up_to_date(
     `write` returns its outputs: files, or folders whose files count. Outputs of an earlier call,
     with other settings, that it does not write now are removed, unless somebody has changed them.
     """
-    marker = run.outdir / MARKERS / f"{stage}.json"
+    path = marker(run, stage)
     digest = files.fingerprint(made_from)
-    before = _read_marker(marker)
+    before = _read_marker(path)
     changed = before["outputs"].items() - _contents(before["outputs"], run.outdir).items()
     for name, _ in sorted(changed):
         logging.warning("%s is damaged, changed or missing: redoing it", run.outdir / name)
@@ -37,8 +37,13 @@ def unless_up_to_date(
     for name, content in _contents(stale, run.outdir).items():
         if content == stale[name]:
             (run.outdir / name).unlink()
-    files.write_sealed_json(marker, {"made_from": digest, "outputs": contents})
+    files.write_sealed_json(path, {"made_from": digest, "outputs": contents})
     return True
+
+
+def marker(run: Run, stage: str) -> Path:
+    """Return the file that says what a stage was made from, and what it wrote."""
+    return run.outdir / MARKERS / f"{stage}.json"
 
 
 def outputs(outdir: Path) -> list[str]:
