@@ -4,12 +4,14 @@
     python -m benchmarks.place PART --placed=PLACED.csv --whole=WHOLE
 
 Of each run, half of the tracks are clustered, the others are placed among them, and all tracks are
-clustered, from the clusters of the half on, as a run that follows another does. Clusters are matched
-by the half that both have seen. This is repeated with other halves. The encoder has seen all tracks. In the second form it has not: PART is a run on some of the tracks
-of the run WHOLE, and `vae-jax place PART` has written PLACED.csv about the others.
+clustered, from the clusters of the half on, as a run that follows another does. Clusters are
+matched by the half that both have seen. This is repeated with other halves. The encoder has seen
+all tracks. In the second form it has not: PART is a run on some of the tracks of the run WHOLE, and
+`vae-jax place PART` has written PLACED.csv about the others.
 """
 
 import argparse
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -82,7 +84,7 @@ def of_placed(part: Results, path: Path, whole: Results) -> dict[str, tuple]:
 
 def show(name: str, method: str, said: np.ndarray, agreed: np.ndarray) -> None:
     """Print a line for each interval of probabilities, and one for all."""
-    for low, high in [*zip(EDGES, EDGES[1:], strict=False), (0, 1)]:
+    for low, high in [*itertools.pairwise(EDGES), (0, 1)]:
         inside = (said >= low) & ((said < high) | (high == 1))
         if count := int(inside.sum()):
             numbers = f"{count} | {said[inside].mean():.2f} | {agreed[inside].mean():.2f}"

@@ -154,10 +154,8 @@ class _Sameness:
         """Return how far two tracks agree; 0 if that is unknown."""
         pair = min(first, second), max(first, second)
         if pair not in self.known:
-            both = [self.prints.get(row) for row in pair]
-            one, other = both
-            is_known = one is not None and other is not None
-            self.known[pair] = fingerprint.likeness(one, other) if is_known else 0.0
+            one, other = (self.prints.get(row) for row in pair)
+            self.known[pair] = fingerprint.likeness(one, other) if one and other else 0.0
         return self.known[pair]
 
     def compare(self, pairs: Iterable[tuple[int, int]]) -> None:

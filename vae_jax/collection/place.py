@@ -4,12 +4,12 @@ k-means keeps its centres, so a new track belongs to the nearest one. Other clus
 for new tracks: the `VOTERS` nearest known tracks vote, each by the inverse of its distance, noise
 included. The model's own mixture gives new tracks probabilities itself.
 
-A probability is calibrated on the run's own tracks. One half of them is clustered, the other half is
-placed, and then all are clustered, from the clusters of the first half on, as a run that follows
-another does. Clusters are matched by the tracks that both clusterings have seen (Kuhn 1955). Two parameters, how sharp probabilities are and the share that is spread evenly,
-are the likeliest for the clusters in which the held-out tracks end. So a probability says how often
-a clustering that goes on from this one, and sees the new track, would agree; not that the cluster
-means anything.
+A probability is calibrated on the run's own tracks. One half of them is clustered, the other half
+is placed, and then all are clustered, from the clusters of the first half on, as a run that follows
+another does. Clusters are matched by the tracks that both clusterings have seen (Kuhn 1955). Two
+parameters, how sharp probabilities are and the share that is spread evenly, are the likeliest for
+the clusters in which the placed tracks end. So a probability says how often a clustering that goes
+on from this one, and sees the new track, would agree; not that the cluster means anything.
 
 The mixture is not trained anew for that: held-out tracks are given to a mixture of
 Gaussians that is fitted to the latents of the rest, from the model's own components on.
