@@ -3,8 +3,8 @@
     python -m benchmarks.collection [--tracks=100000] [--dim=64]
 
 The run is synthetic: 50 clouds of points of many sizes, with artists, genres and years. Each
-question is asked three times; the first answer also computes what is kept for the next. Then the nearest 20 by mutual
-proximity are compared with those of a search that compares all tracks so.
+question is asked three times; the first answer also computes what is kept for the next. Then the
+nearest 20 by mutual proximity are compared with those of a search that compares all tracks so.
 """
 
 import argparse

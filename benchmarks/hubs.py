@@ -2,10 +2,11 @@
 
     python -m benchmarks.hubs RESULTS [RESULTS ...] [--splits=10]
 
-For the latents and every baseline of each run, distance stands beside mutual proximity: the skewness
-of how often tracks occur among the ten nearest of others, the share that occurs among those of none,
-and how often the nearest track is by the same artist, or of the same label where there are no
-artists. All tracks come first, then random halves of them, of which the means are given.
+For the latents and every baseline of each run, distance stands beside mutual proximity: the
+skewness of how often tracks occur among the ten nearest of others, the share that occurs among
+those of none, and how often the nearest track is by the same artist, or of the same label where
+there are no artists. All tracks come first, then random halves of them, of which the means are
+given.
 """
 
 import argparse
