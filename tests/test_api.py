@@ -224,6 +224,21 @@ def test_a_folder_without_results_is_refused(project, what):
         vae_jax.load(project / what)
 
 
+def test_a_run_of_another_version_or_one_that_has_not_ended_is_refused(project, tmp_path):
+    shutil.copytree(project / "results" / "first", tmp_path / "first")
+    about = json.loads((tmp_path / "first" / "run.json").read_text())
+    (tmp_path / "first" / "clusters.csv").unlink()
+    with pytest.raises(UserError, match=r"has no clusters yet: run --stage=cluster first"):
+        _ = vae_jax.load(tmp_path / "first").clusters
+    files.write_json(tmp_path / "first" / "run.json", about | {"embeddings": {}})
+    with pytest.raises(UserError, match=r"has no latents yet"):
+        vae_jax.load(tmp_path / "first")
+    del about["embeddings"]
+    files.write_json(tmp_path / "first" / "run.json", about)
+    with pytest.raises(UserError, match=r"another version of vae_jax \('embeddings' is missing"):
+        vae_jax.load(tmp_path / "first")
+
+
 def test_the_package_is_imported_without_anything_heavy():
     code = "import sys, vae_jax; sys.exit(bool({'jax', 'numpy', 'sklearn'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -189,7 +189,7 @@ class Results:
 
         if method not in self.made_with["embeddings"] or method not in self.methods:
             raise UserError(f"{self.outdir} has no clusters of {method!r}.")
-        clusters = self._clusters_of(method)
+        clusters = self.clusters if method == "vae" else self._clusters_of(method)
         number = len({*clusters.tolist()} - {clusterers.NOISE})
         options = ConfigDict({**self.config.cluster, "num_clusters": number})
         path, centers, center_ids = self.outdir / run_lib.CENTERS, None, None
@@ -309,7 +309,10 @@ class Results:
     @cached_property
     def table(self) -> list[dict[str, str]]:
         """The rows of `clusters.csv`, one per track, in the order of the latents."""
-        rows = files.read_csv(self.outdir / run_lib.CLUSTERS)
+        path = self.outdir / run_lib.CLUSTERS
+        if not path.exists():
+            raise UserError(f"{self.outdir} has no clusters yet: run --stage=cluster first.")
+        rows = files.read_csv(path)
         if [row["id"] for row in rows] != self.ids:
             raise UserError(
                 f"{self.outdir / run_lib.CLUSTERS} lists other tracks than the latents: run again."
@@ -373,11 +376,19 @@ def load(outdir: str | os.PathLike) -> Results:
     Raises
     ------
     UserError
-        If it holds no results.
+        If it holds no results, or those of a version that this one does not know.
     """
     folder = Path(outdir)
-    values = files.read_json(folder / run_lib.read_run(folder)["config"])
-    return Results(folder, run_lib.read_run(folder), config_lib.from_dict(values))
+    made_with = run_lib.read_run(folder)
+    if missing := [name for name in ("config", "manifest", "embeddings") if name not in made_with]:
+        raise UserError(
+            f"{folder / run_lib.RUN} is of another version of vae_jax ({missing[0]!r} is missing): "
+            "use the version that wrote it, or run again."
+        )
+    if "vae" not in made_with["embeddings"]:
+        raise UserError(f"{folder} has no latents yet: run --stage=embed first.")
+    values = files.read_json(folder / made_with["config"])
+    return Results(folder, made_with, config_lib.from_dict(values))
 
 
 def cluster(

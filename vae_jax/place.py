@@ -40,6 +40,7 @@ def main(argv: Sequence[str]) -> None:
     run, outdir = api.load(argv[1]), Path(outdir)
     if outdir.resolve() == run.outdir.resolve():
         raise UserError(f"--outdir={outdir} holds the run itself: name another folder.")
+    _ = run.clusters  # before anything is encoded: a run that has none is refused
     new = _encode(run, manifest, outdir)
     placed = {name: run.place(latents, name) for name, latents in new.latents.items()}
     columns = {"id": new.ids, **_columns(run, "", placed["vae"])}
