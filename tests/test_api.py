@@ -170,6 +170,11 @@ def test_similar_tracks_are_found_by_id_and_by_file_and_filtered(project, result
     assert {id_ for id_, _ in noise} == {"track-3", "track-6", "track-9"}
     with pytest.raises(UserError, match=r"has no track 'nothing', and there is no such file"):
         results.similar("nothing")
+    with pytest.raises(UserError, match=r"^none of 1 could be read; the first, .*metadata.csv: "):
+        results.similar(str(project / "music" / "metadata.csv"))
+    results.config.feature.name = "lyrics_tfidf"
+    with pytest.raises(UserError, match=r"hears no audio .*: give an id from clusters.csv"):
+        results.similar(str(music / "0.wav"))
     assert len(results.similar("track-0", where="duration<1.1")) == 11  # by the files' headers
     assert results.similar("track-0", where="duration>1.1") == []
 

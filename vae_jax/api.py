@@ -353,9 +353,16 @@ class Model:
             _write_manifest(metadata, tracks)
             manifest = manifest_lib.read(metadata)
             feature = config_lib.get_config().feature.to_dict() | model_spec.config["feature"]
-            _, failures = extract.extract(
-                manifest, feature, directory, lyrics=model_spec.lyrics, here=True
-            )
+            try:
+                _, failures = extract.extract(
+                    manifest, feature, directory, lyrics=model_spec.lyrics, here=True
+                )
+            except extract.NothingRead as error:
+                failed = error.failures[0]
+                raise UserError(
+                    f"none of {len(error.failures)} could be read; the first, {failed.id}: "
+                    f"{failed.reason}."
+                ) from error
             records = Records(directory)
             condition = model_spec.config["model"]["condition"]
             classes = manifest.column(condition, records.ids.tolist()) if condition else []

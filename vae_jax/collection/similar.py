@@ -9,6 +9,7 @@ import numpy as np
 
 from vae_jax.collection import filters, neighbours, playlists
 from vae_jax.errors import UserError
+from vae_jax.features.origins import WITHOUT_AUDIO
 from vae_jax.manifest import Track
 
 if TYPE_CHECKING:
@@ -107,6 +108,12 @@ def points(run: "Results", names: Sequence[str]) -> np.ndarray:
                 "clusters.csv, or an audio file."
             )
     encoded = dict[str, np.ndarray]()
+    if unknown and run.config.feature.name in WITHOUT_AUDIO:
+        raise UserError(
+            f"the model of {run.outdir} hears no audio (config.feature.name="
+            f"{run.config.feature.name}), so it cannot place {unknown[0]}: give an id from "
+            "clusters.csv."
+        )
     if unknown:
         from vae_jax.api import Model
 
