@@ -42,7 +42,8 @@ SHARDED = (
     "latents",
     *(f"baselines/{name}" for name in ("pca", "raw", "plda", "ae", "summaries")),
 )
-SUBFOLDERS = ("baselines", MAPS, MARKERS, *SHARDED)  # of the outdir
+# Patterns of the outdir's folders.
+SUBFOLDERS = ("baselines", MAPS, MARKERS, *SHARDED, f"{HISTORY}/*", f"{HISTORY}/*/{MAPS}")
 
 
 @dataclass(frozen=True)
