@@ -14,6 +14,7 @@ from tests.conftest import write_collection
 from vae_jax import clean, main, report, run
 from vae_jax.clustering import scores
 from vae_jax.errors import UserError
+from vae_jax.stages import runner
 from vae_jax.storage import files
 
 SETTINGS = {
@@ -300,6 +301,35 @@ def test_the_report_says_what_was_found_in_words_and_names_typical_tracks(projec
         assert f"cluster {cluster}: {count}, such as {named}" in said
     assert "results/first/latent_visualization/vae_pca_clusters.png" in said
     assert "results/first/run.json" in said
+
+
+def test_a_folder_holds_the_results_of_one_run_at_a_time(project, monkeypatch):
+    monkeypatch.chdir(project)
+    outdir, config = Path("results/mixed"), vae_jax.load("results/first").config
+    shutil.copytree("results/first", outdir)
+    edited = outdir / run.MAPS / "vae_pca_clusters.png"
+    edited.write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in outdir.rglob("*") if path.is_file()}
+    config.model.latent_dim = 2
+    with pytest.raises(UserError, match=r"with other features or another model .*--stage=embed"):
+        runner.run_stages(config, outdir, ["cluster"], None)
+    assert {path: path.read_bytes() for path in outdir.rglob("*") if path.is_file()} == before
+    done = runner.run_stages(config, outdir, ["train"], None)
+    results = vae_jax.load(outdir)
+    with pytest.raises(UserError, match="no latents yet"):
+        _ = results.latents
+    with pytest.raises(UserError, match="no clusters yet"):
+        _ = results.metrics
+    assert "AMI" not in report.report(done)
+    assert "clusters.csv" not in report.report(done)
+    runner.run_stages(config, outdir, ["embed"], None)
+    results = vae_jax.load(outdir)
+    assert results.latents.shape == (12, 2)
+    with pytest.raises(UserError, match="no clusters yet"):
+        _ = results.clusters
+    assert not (outdir / run.CLUSTERS).exists()
+    assert [*(outdir / run.MAPS).iterdir()] == [edited]
+    assert (outdir / run.CLUSTERING_METRICS).read_bytes() == before[outdir / run.CLUSTERING_METRICS]
 
 
 @pytest.mark.parametrize("named", ["results/../results/first", ".hidden/first"])

@@ -17,7 +17,7 @@ from vae_jax import config as config_lib
 from vae_jax.errors import UserError
 from vae_jax.parallel import processes
 from vae_jax.records import layout
-from vae_jax.run import Run
+from vae_jax.run import RUN, Run, read_run
 from vae_jax.training import literal_paths
 
 MIN_FREE = 4096  # bytes; with less, not even the config can be written
@@ -38,8 +38,8 @@ def check(run: Run, stages: Collection[str]) -> None:
     UserError
         If the manifest is not given, cannot be read or lacks a column; if there are fewer tracks
         than clusters, or more than a clusterer takes; if an output folder cannot be written,
-        is full, or holds records or checkpoints; if a network of features is missing; or if a
-        checkpoint was made with another config.
+        is full, holds records or checkpoints, or results of another model to cluster; if a network
+        of features is missing; or if a checkpoint was made with another config.
     """
     if run.config.manifest is None:
         raise UserError(
@@ -53,6 +53,7 @@ def check(run: Run, stages: Collection[str]) -> None:
         if "embed" in stages:
             _check_model(run.checkpoint)
     _check_outdir(run)
+    _check_results(run, stages)
     _check_folders(run, stages)
     if {"features", "cluster", "visualize"} & {*stages} or run.config.model.condition:
         _check_columns(run, stages, given)
@@ -106,6 +107,17 @@ def _check_outdir(run: Run) -> None:
             raise UserError(
                 f"--outdir={run.outdir} is a folder of {what}: name another one for the results."
             )
+
+
+def _check_results(run: Run, stages: Collection[str]) -> None:
+    """Check that what is to be clustered or drawn was made with this config."""
+    if {"features", "train", "embed"} & {*stages} or not (run.outdir / RUN).exists():
+        return
+    if not run.is_described(read_run(run.outdir)):
+        raise UserError(
+            f"the results in {run.outdir} were made with other features or another model than this "
+            "config's: run --stage=embed first, or name another --outdir."
+        )
 
 
 def _check_folders(run: Run, stages: Collection[str]) -> None:
