@@ -332,6 +332,15 @@ def test_a_folder_holds_the_results_of_one_run_at_a_time(project, monkeypatch):
     assert (outdir / run.CLUSTERING_METRICS).read_bytes() == before[outdir / run.CLUSTERING_METRICS]
 
 
+def test_results_do_not_go_where_their_checkpoints_do(project, monkeypatch):
+    monkeypatch.chdir(project)
+    config = vae_jax.load("results/first").config
+    config.model.latent_dim = 1
+    folder = run.Run(config, Path("results/first")).checkpoint_dir()
+    with pytest.raises(UserError, match="is where this config's checkpoints go"):
+        runner.run_stages(config, folder, ["train"], None)
+
+
 @pytest.mark.parametrize("named", ["results/../results/first", ".hidden/first"])
 def test_the_report_lists_the_files_of_any_folder(project, tmp_path, monkeypatch, named):
     shutil.copytree(project, tmp_path / "copy")

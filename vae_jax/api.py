@@ -356,8 +356,10 @@ def train(
     settings
         Changes of keys, such as {"manifest": "metadata.csv", "model.latent_dim": 8}.
     """
+    from vae_jax.features import pool
     from vae_jax.stages import runner
 
+    pool.check_guarded()
     chosen = (
         presets.load(config) if isinstance(config, str) else config.copy_and_resolve_references()
     )

@@ -5,6 +5,7 @@ import hashlib
 
 from absl import logging
 
+from vae_jax.errors import UserError
 from vae_jax.parallel import processes
 from vae_jax.run import TRAIN_METRICS, Run
 from vae_jax.storage import files
@@ -48,6 +49,10 @@ def train_one(run: Run, model: str) -> bool:
     from vae_jax.training import checkpoints
 
     directory = run.checkpoint_dir(model)
+    if directory.resolve() == run.outdir.resolve():  # its own lock would keep it waiting for ever
+        raise UserError(
+            f"--outdir={run.outdir} is where this config's checkpoints go: name another folder."
+        )
     with files.lock(directory) if processes.is_first() else contextlib.nullcontext():
         is_complete = checkpoints.is_complete(directory)
         processes.wait_for_all(f"training of {model}")
