@@ -332,6 +332,35 @@ def test_a_folder_holds_the_results_of_one_run_at_a_time(project, monkeypatch):
     assert (outdir / run.CLUSTERING_METRICS).read_bytes() == before[outdir / run.CLUSTERING_METRICS]
 
 
+READ_ONLY = """
+import sys, vae_jax
+from pathlib import Path
+from vae_jax.stages import runner
+config = vae_jax.load("results/first").config
+runner.run_stages(config, Path(sys.argv[1]), ["features"], None)
+"""
+
+
+def test_records_that_may_only_be_read_are_enough(project, tmp_path, unprivileged):
+    (records,) = (project / "data" / "records").iterdir()
+    os.utime(project / "music" / "audio" / "0.wav")
+    before = {path: path.read_bytes() for path in records.iterdir()}
+
+    def run_here():
+        records.chmod(0o555)
+        command = [*unprivileged, sys.executable, "-c", READ_ONLY, str(tmp_path / "results")]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+        records.chmod(0o755)
+        return done
+
+    assert run_here().returncode == 0
+    assert {path: path.read_bytes() for path in records.iterdir()} == before
+    marker = next(records.glob("shard-*.json"))
+    marker.unlink()
+    assert f"the records in {records.relative_to(project)} are not up to date" in run_here().stderr
+    marker.write_bytes(before[marker])
+
+
 def test_results_do_not_go_where_their_checkpoints_do(project, monkeypatch):
     monkeypatch.chdir(project)
     config = vae_jax.load("results/first").config
