@@ -47,7 +47,7 @@ class Slices:
         for name, spec in self._records.arrays.items():
             shape = (size if rows is None else rows for rows in spec.shape)
             arrays[name] = np.empty((len(positions), *shape), spec.dtype)
-            first, counts = np.zeros((2, len(positions)), np.int64) + [[0], [1]]
+            first, counts = np.zeros(len(positions), np.int64), np.ones(len(positions), np.int64)
             if None in spec.shape:
                 first[:], counts[:] = starts, self._records.num_frames[positions]
             content = arrays[name].reshape(len(positions), -1).view(np.uint8)
