@@ -122,7 +122,7 @@ class Results:
         """The rows of the latest clustering, one per method and seed."""
         from vae_jax.clustering import metrics_file
 
-        rows = metrics_file.read(self.outdir / run_lib.CLUSTERING_METRICS)
+        rows = metrics_file.read(self._clustered / run_lib.CLUSTERING_METRICS)
         return [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
 
     def assign(self, latents: np.ndarray) -> np.ndarray:
@@ -235,12 +235,21 @@ class Results:
     def _latents(self) -> Any:
         from vae_jax.embedding.latents import Latents
 
+        if "vae" not in self.made_with["embeddings"]:
+            raise UserError(f"{self.outdir} has no latents yet: run --stage=embed first.")
         return Latents(self.outdir / self.made_with["embeddings"]["vae"])
+
+    @property
+    def _clustered(self) -> Path:
+        """The results folder, if these latents have clusters."""
+        if "vae" not in self.made_with["embeddings"] or not self.made_with.get("clustered", True):
+            raise UserError(f"{self.outdir} has no clusters yet: run --stage=cluster first.")
+        return self.outdir
 
     @cached_property
     def table(self) -> list[dict[str, str]]:
         """The rows of `clusters.csv`, one per track, in the order of the latents."""
-        rows = files.read_csv(self.outdir / run_lib.CLUSTERS)
+        rows = files.read_csv(self._clustered / run_lib.CLUSTERS)
         if [row["id"] for row in rows] != self.ids:
             raise UserError(
                 f"{self.outdir / run_lib.CLUSTERS} lists other tracks than the latents: run again."
@@ -347,8 +356,10 @@ def train(
     settings
         Changes of keys, such as {"manifest": "metadata.csv", "model.latent_dim": 8}.
     """
+    from vae_jax.features import pool
     from vae_jax.stages import runner
 
+    pool.check_guarded()
     chosen = (
         presets.load(config) if isinstance(config, str) else config.copy_and_resolve_references()
     )

@@ -1,10 +1,14 @@
 """The features stage: the manifest in, records, `failed.csv` and `warnings.csv` out."""
 
+import os
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 from absl import logging
 
 from vae_jax.errors import UserError
+from vae_jax.records import layout
 from vae_jax.run import FAILED, WARNINGS, Run
 from vae_jax.storage import files
 
@@ -13,7 +17,7 @@ def update(run: Run) -> bool:
     """Extract features into records; write `failed.csv` and `warnings.csv`."""
     from vae_jax.features import extract
 
-    with files.lock(run.records_dir):
+    with _lock(run.records_dir):
         try:
             changed, failures = extract.extract(
                 run.manifest,
@@ -44,6 +48,13 @@ def update(run: Run) -> bool:
             *(_listed(odd), run.outdir / WARNINGS),
         )
     return changed
+
+
+def _lock(directory: Path) -> AbstractContextManager[None]:
+    """Keep other runs from writing records; those of another user are read without."""
+    if (directory / layout.INDEX).exists() and not os.access(directory, os.W_OK):
+        return nullcontext()
+    return files.lock(directory)
 
 
 def _listed(kinds: Counter[str]) -> str:
