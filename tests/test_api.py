@@ -143,6 +143,10 @@ def test_the_command_places_new_tracks_among_the_clusters_of_the_run(project, re
     assert [int(row["cluster"]) for row in placed] == results.clusters[:4].tolist()
     assert {row["outlier"] for row in placed} == {"no"}
     (where,) = (project / "results" / "first" / "latent_visualization").glob("vae_*.csv")
+    for row, known in zip(placed, results.table, strict=False):
+        assert row["pca_cluster"] == known["pca_cluster"]
+        assert (row["feature"], row["pca_outlier"]) == ("mfcc", "no")
+        assert row["pca_nearest_1"] == row["nearest_1"] == known["id"]
     for row, known in zip(placed, files.read_csv(where)[:4], strict=True):
         assert float(row["x"]) == pytest.approx(float(known["x"]), abs=1e-3)
     failed = files.read_csv(project / "results" / "placed" / "failed.csv")
@@ -167,6 +171,17 @@ def test_similar_tracks_are_found_by_id_and_by_file_and_filtered(project, result
     assert {id_ for id_, _ in noise} == {"track-3", "track-6", "track-9"}
     with pytest.raises(UserError, match=r"has no track 'nothing', and there is no such file"):
         results.similar("nothing")
+    assert len(results.similar("track-0", where="duration<1.1")) == 11  # by the files' headers
+    assert results.similar("track-0", where="duration>1.1") == []
+
+
+def test_recordings_that_are_known_to_be_the_same_are_found_once(results, monkeypatch):
+    groups = {"track-0": "1", "track-3": "1", "track-4": "2", "track-5": "2", "track-6": "2"}
+    monkeypatch.setitem(results.__dict__, "recordings", groups)
+    found = [id_ for id_, _ in results.similar("track-0", count=12)]
+    assert "track-3" not in found
+    assert len({"track-4", "track-5", "track-6"} & {*found}) == 1
+    assert len(found) == 8
 
 
 def test_the_command_lists_similar_tracks_and_writes_what_is_asked_for(project):
@@ -208,6 +223,21 @@ def test_the_command_lists_similar_tracks_and_writes_what_is_asked_for(project):
 def test_a_folder_without_results_is_refused(project, what):
     with pytest.raises(UserError, match=r"holds no results of a run"):
         vae_jax.load(project / what)
+
+
+def test_a_run_of_another_version_or_one_that_has_not_ended_is_refused(project, tmp_path):
+    shutil.copytree(project / "results" / "first", tmp_path / "first")
+    about = json.loads((tmp_path / "first" / "run.json").read_text())
+    (tmp_path / "first" / "clusters.csv").unlink()
+    with pytest.raises(UserError, match=r"has no clusters yet: run --stage=cluster first"):
+        _ = vae_jax.load(tmp_path / "first").clusters
+    files.write_json(tmp_path / "first" / "run.json", about | {"embeddings": {}})
+    with pytest.raises(UserError, match=r"has no latents yet"):
+        vae_jax.load(tmp_path / "first")
+    del about["embeddings"]
+    files.write_json(tmp_path / "first" / "run.json", about)
+    with pytest.raises(UserError, match=r"another version of vae_jax \('embeddings' is missing"):
+        vae_jax.load(tmp_path / "first")
 
 
 def test_the_package_is_imported_without_anything_heavy():

@@ -62,6 +62,10 @@ def check(run: Run, stages: Collection[str]) -> None:
         _check_columns(run, stages, given)
     if "features" in stages:
         _check_space(run)
+        if run.config.duplicates == "drop":
+            from vae_jax.features import fingerprint
+
+            fingerprint.check_installed("keep duplicates, with --config.duplicates=keep")
         if run.config.feature.name == "musicnn":
             from vae_jax.features import musicnn
 

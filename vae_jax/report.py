@@ -12,7 +12,17 @@ from vae_jax.clustering.clusterers import NOISE
 from vae_jax.clustering.scores import Summary
 from vae_jax.config import BASELINE_TITLES
 from vae_jax.models.declared import models_declared
-from vae_jax.run import CLUSTERS, CONFIG, FAILED, RUN, TRAIN_METRICS, WARNINGS, Run, read_run
+from vae_jax.run import (
+    CLUSTERS,
+    CONFIG,
+    DROPPED,
+    FAILED,
+    RUN,
+    TRAIN_METRICS,
+    WARNINGS,
+    Run,
+    read_run,
+)
 from vae_jax.stages import up_to_date
 from vae_jax.storage import files
 
@@ -34,6 +44,7 @@ def report(run: Run) -> str:
         rows = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
         parts += ["\n".join([*_found(run, scores.summarise(rows)), *_clusters(run)])]
         parts += [compare.table(rows)]
+    parts += [_duplicates(run)]
     parts += _followed(run)
     parts += _kept(run)
     made = up_to_date.outputs(run.outdir) if described["embeddings"] else []
@@ -111,6 +122,17 @@ def _followed(run: Run) -> list[str]:
     if gone := sorted({*before.values()} - {*now.values(), NOISE}):
         lines.append(f"  gone: {', '.join(map(str, gone))}")
     return ["\n".join(lines)]
+
+
+def _duplicates(run: Run) -> str:
+    """Say whether duplicates count, which make scores look better."""
+    if run.config.duplicates == "keep":
+        return (
+            "Duplicates, if there are any, count as tracks of their own, which raises scores: "
+            f"vae-jax duplicates {run.outdir} lists them, --config.duplicates=drop leaves them out."
+        )
+    count = len(run.dropped)
+    return f"{count} duplicates are left out of training and scores: {run.outdir / DROPPED}."
 
 
 def _kept(run: Run) -> list[str]:

@@ -39,6 +39,9 @@ MARKERS = ".stages"
 MAPS = "latent_visualization"
 HISTORY = "history"  # results before the tracks changed (see `history`)
 KEPT = "kept.json"  # what those were made with
+DUPLICATES = "duplicates.csv"  # what the command of that name has found
+DROPPED = "dropped.csv"  # duplicates that are left out
+FINGERPRINTS = "fingerprints.npz"  # of the sound of tracks
 CLUSTER_NAMES = "cluster_names.csv"  # a person's names for clusters: id, name
 SHARDED = (
     "latents",
@@ -189,7 +192,24 @@ class Run:
 
     @cached_property
     def records(self) -> reader.Records:
-        """The features, extracted before."""
+        """The features, extracted before, without those of duplicates that are to be dropped."""
+        if self.config.duplicates == "keep":
+            return self.all_records
+        return self.all_records.without(self.dropped)
+
+    @property
+    def dropped(self) -> list[str]:
+        """The ids of duplicates that are left out."""
+        path = self.outdir / DROPPED
+        if self.config.duplicates == "keep":
+            return []
+        if not path.exists():
+            raise UserError(f"{path} does not exist: run --stage=features first.")
+        return [row["id"] for row in files.read_csv(path)]
+
+    @cached_property
+    def all_records(self) -> reader.Records:
+        """The features of all tracks."""
         if self.records_store:
             from vae_jax.records import object_store
 

@@ -26,9 +26,9 @@ def unless_up_to_date(
     with other settings, that it does not write now are removed, unless somebody has changed them.
     So are those that later stages have made from the earlier call's.
     """
-    marker = run.outdir / MARKERS / f"{stage}.json"
+    path = marker(run.outdir, stage)
     digest = files.fingerprint(made_from)
-    before = _read_marker(marker)
+    before = _read_marker(path)
     changed = before["outputs"].items() - _contents(before["outputs"], run.outdir).items()
     for name, _ in sorted(changed):
         logging.warning("%s is damaged, changed or missing: redoing it", run.outdir / name)
@@ -41,15 +41,15 @@ def unless_up_to_date(
     contents = _contents([str(path.relative_to(run.outdir)) for path in paths], run.outdir)
     stale = {name: then for name, then in before["outputs"].items() if name not in contents}
     _remove(stale, run.outdir)
-    files.write_sealed_json(marker, {"made_from": digest, "outputs": contents})
+    files.write_sealed_json(path, {"made_from": digest, "outputs": contents})
     return True
 
 
 def _forget(outdir: Path, stage: str) -> None:
     """Remove what a stage wrote, but for the scores, which are those of all runs."""
-    marker = outdir / MARKERS / f"{stage}.json"
-    _remove({**_read_marker(marker)["outputs"], CLUSTERING_METRICS: None}, outdir)
-    marker.unlink(missing_ok=True)
+    path = marker(outdir, stage)
+    _remove({**_read_marker(path)["outputs"], CLUSTERING_METRICS: None}, outdir)
+    path.unlink(missing_ok=True)
 
 
 def _remove(written: Mapping[str, str | None], outdir: Path) -> None:
@@ -57,6 +57,11 @@ def _remove(written: Mapping[str, str | None], outdir: Path) -> None:
     for name, content in _contents(written, outdir).items():
         if content is not None and content == written[name]:
             (outdir / name).unlink()
+
+
+def marker(outdir: Path, stage: str) -> Path:
+    """Return the file that says what a stage was made from, and what it wrote."""
+    return outdir / MARKERS / f"{stage}.json"
 
 
 def outputs(outdir: Path) -> list[str]:

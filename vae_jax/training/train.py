@@ -36,12 +36,14 @@ from vae_jax.training.objective import (
     TrainState,
     average,
     init_state,
+    make_cut,
     make_keys,
     make_optimizer,
     run_evaluation,
     run_steps,
 )
 
+ONWARD = 0.1  # of the learning rate, where a trained model is trained on
 MAX_SKIPPED = 0.05  # of a run's batches, under `skip_nonfinite`
 
 
@@ -141,6 +143,7 @@ def prepare(source: Source, model_spec: ModelSpec, start: Any | None = None) -> 
     """Place the data on the devices, initialise the state there, and bind the jitted functions.
 
     Parameters that are given to start from have a mixture already, which then learns from step 0.
+    They are near to where training leads, and the full learning rate would lose them.
     """
     config = model_spec.resolved
     settings, mesh = config["train"], devices.make_mesh(num_seeds=config["num_seeds"])
@@ -154,15 +157,17 @@ def prepare(source: Source, model_spec: ModelSpec, start: Any | None = None) -> 
     if jax.default_backend() == "cpu":  # whose devices share one memory
         resident_bytes //= mesh.local_mesh.size
     model, view = model_spec.build()
+    seeds = [config["seed"] + i for i in range(config["num_seeds"])]
     feed = input_pipeline.Feed(
-        source, mesh, settings["batch_size"], resident_bytes, view.precompute
+        *(source, mesh, settings["batch_size"], resident_bytes, view.precompute),
+        cut=make_cut(view, seeds),
     )
     starts_mixture = config["model"]["prior"] == "mixture" and start is None
     mixture_start = settings["num_steps"] // 2 if starts_mixture else 0
     weights = {name: config["model"][name] for name in OBJECTIVE_KEYS}
     objective = Objective(model, view, **weights, mixture_start=mixture_start)
-    optimizer = make_optimizer(settings)
-    seeds = [config["seed"] + i for i in range(config["num_seeds"])]
+    rate = settings["learning_rate"] * (1 if start is None else ONWARD)
+    optimizer = make_optimizer({**settings, "learning_rate": rate})
     shuffles = [input_pipeline.Shuffle(training, settings["batch_size"], seed) for seed in seeds]
     init_keys, train_keys = jax.jit(partial(make_keys, seeds), out_shardings=split)()
     state = jax.jit(
@@ -184,8 +189,8 @@ def prepare(source: Source, model_spec: ModelSpec, start: Any | None = None) -> 
     held_out = feed.validation(validation)
 
     def train_steps(state: TrainState, begin: int, end: int) -> tuple[TrainState, Any]:
-        parts = []
-        for batches, count in feed.dispatches(shuffles, begin, end, settings["log_every"]):
+        parts, limits = [], (settings["log_every"], settings["num_steps"])
+        for batches, count in feed.dispatches(shuffles, begin, end, *limits):
             on_device = devices.place_whole(mesh, np.int32(count))
             state, metrics = step_fn(state, train_keys, feed.resident, batches, on_device)
             parts.append(metrics)
