@@ -14,6 +14,7 @@ from tests.conftest import write_collection
 from vae_jax import clean, main, report, run
 from vae_jax.clustering import scores
 from vae_jax.errors import UserError
+from vae_jax.stages import runner
 from vae_jax.storage import files
 
 SETTINGS = {
@@ -335,6 +336,73 @@ def test_the_report_says_what_was_found_in_words_and_names_typical_tracks(projec
         assert f"cluster {cluster}: {count}, such as {named}" in said
     assert "results/first/latent_visualization/vae_pca_clusters.png" in said
     assert "results/first/run.json" in said
+
+
+def test_a_folder_holds_the_results_of_one_run_at_a_time(project, monkeypatch):
+    monkeypatch.chdir(project)
+    outdir, config = Path("results/mixed"), vae_jax.load("results/first").config
+    shutil.copytree("results/first", outdir)
+    edited = outdir / run.MAPS / "vae_pca_clusters.png"
+    edited.write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in outdir.rglob("*") if path.is_file()}
+    config.model.latent_dim = 2
+    with pytest.raises(UserError, match=r"with other features or another model .*--stage=embed"):
+        runner.run_stages(config, outdir, ["cluster"], None)
+    assert {path: path.read_bytes() for path in outdir.rglob("*") if path.is_file()} == before
+    done = runner.run_stages(config, outdir, ["train"], None)
+    results = vae_jax.load(outdir)
+    with pytest.raises(UserError, match="no latents yet"):
+        _ = results.latents
+    with pytest.raises(UserError, match="no clusters yet"):
+        _ = results.metrics
+    assert "AMI" not in report.report(done)
+    assert "clusters.csv" not in report.report(done)
+    runner.run_stages(config, outdir, ["embed"], None)
+    results = vae_jax.load(outdir)
+    assert results.latents.shape == (12, 2)
+    with pytest.raises(UserError, match="no clusters yet"):
+        _ = results.clusters
+    assert not (outdir / run.CLUSTERS).exists()
+    assert [*(outdir / run.MAPS).iterdir()] == [edited]
+    assert (outdir / run.CLUSTERING_METRICS).read_bytes() == before[outdir / run.CLUSTERING_METRICS]
+
+
+READ_ONLY = """
+import sys, vae_jax
+from pathlib import Path
+from vae_jax.stages import runner
+config = vae_jax.load("results/first").config
+runner.run_stages(config, Path(sys.argv[1]), ["features"], None)
+"""
+
+
+def test_records_that_may_only_be_read_are_enough(project, tmp_path, unprivileged):
+    (records,) = (project / "data" / "records").iterdir()
+    os.utime(project / "music" / "audio" / "0.wav")
+    before = {path: path.read_bytes() for path in records.iterdir()}
+
+    def run_here():
+        records.chmod(0o555)
+        command = [*unprivileged, sys.executable, "-c", READ_ONLY, str(tmp_path / "results")]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+        records.chmod(0o755)
+        return done
+
+    assert run_here().returncode == 0
+    assert {path: path.read_bytes() for path in records.iterdir()} == before
+    marker = next(records.glob("shard-*.json"))
+    marker.unlink()
+    assert f"the records in {records.relative_to(project)} are not up to date" in run_here().stderr
+    marker.write_bytes(before[marker])
+
+
+def test_results_do_not_go_where_their_checkpoints_do(project, monkeypatch):
+    monkeypatch.chdir(project)
+    config = vae_jax.load("results/first").config
+    config.model.latent_dim = 1
+    folder = run.Run(config, Path("results/first")).checkpoint_dir()
+    with pytest.raises(UserError, match="is where this config's checkpoints go"):
+        runner.run_stages(config, folder, ["train"], None)
 
 
 @pytest.mark.parametrize("named", ["results/../results/first", ".hidden/first"])

@@ -15,6 +15,7 @@
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ class Results:
         """The rows of the latest clustering, one per method and seed."""
         from vae_jax.clustering import metrics_file
 
-        rows = metrics_file.read(self.outdir / run_lib.CLUSTERING_METRICS)
+        rows = metrics_file.read(self._clustered / run_lib.CLUSTERING_METRICS)
         return [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
 
     def assign(self, latents: np.ndarray) -> np.ndarray:
@@ -304,15 +305,22 @@ class Results:
     def _latents(self) -> Any:
         from vae_jax.embedding.latents import Latents
 
+        if "vae" not in self.made_with["embeddings"]:
+            raise UserError(f"{self.outdir} has no latents yet: run --stage=embed first.")
         return Latents(self.outdir / self.made_with["embeddings"]["vae"])
+
+    @property
+    def _clustered(self) -> Path:
+        """The results folder, if these latents have clusters."""
+        is_done = "vae" in self.made_with["embeddings"] and self.made_with.get("clustered", True)
+        if not (is_done and (self.outdir / run_lib.CLUSTERS).exists()):
+            raise UserError(f"{self.outdir} has no clusters yet: run --stage=cluster first.")
+        return self.outdir
 
     @cached_property
     def table(self) -> list[dict[str, str]]:
         """The rows of `clusters.csv`, one per track, in the order of the latents."""
-        path = self.outdir / run_lib.CLUSTERS
-        if not path.exists():
-            raise UserError(f"{self.outdir} has no clusters yet: run --stage=cluster first.")
-        rows = files.read_csv(path)
+        rows = files.read_csv(self._clustered / run_lib.CLUSTERS)
         if [row["id"] for row in rows] != self.ids:
             raise UserError(
                 f"{self.outdir / run_lib.CLUSTERS} lists other tracks than the latents: run again."
@@ -434,8 +442,10 @@ def train(
     settings
         Changes of keys, such as {"manifest": "metadata.csv", "model.latent_dim": 8}.
     """
+    from vae_jax.features import pool
     from vae_jax.stages import runner
 
+    pool.check_guarded()
     chosen = (
         presets.load(config) if isinstance(config, str) else config.copy_and_resolve_references()
     )
@@ -443,6 +453,15 @@ def train(
     config_lib.validate(chosen)
     runner.run_stages(chosen, Path(outdir), runner.STAGES, None)
     return load(outdir)
+
+
+def _in_text(audio: Path, folder: Path, number: int) -> str:
+    """Return a path that a manifest can hold: that of a link where the path's bytes are no text."""
+    if not re.search("[\udc80-\udcff]", str(audio)):
+        return str(audio)
+    link = folder / f"{number}{audio.suffix}"
+    link.symlink_to(audio)
+    return str(link)
 
 
 def _write_manifest(path: Path, tracks: "Sequence[str | os.PathLike] | pandas.DataFrame") -> None:
@@ -453,7 +472,7 @@ def _write_manifest(path: Path, tracks: "Sequence[str | os.PathLike] | pandas.Da
         rows = table.fillna("").astype(str).to_dict("records")
     if not rows:
         raise UserError("no track is given to encode.")
-    for row in rows:
+    for number, row in enumerate(rows):
         if row.get("audio_path"):
-            row["audio_path"] = str(Path(row["audio_path"]).absolute())
+            row["audio_path"] = _in_text(Path(row["audio_path"]).absolute(), path.parent, number)
     files.write_csv(path, list(rows[0]), rows)

@@ -34,13 +34,17 @@ def use_cores(num_seeds: int) -> None:
 
 
 def check_found() -> None:
-    """Refuse to go on where JAX finds no device.
+    """Refuse to go on where JAX finds no device, or is told not to compile.
 
     Raises
     ------
     UserError
         If JAX_PLATFORMS names an accelerator that is not there, for example.
     """
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        raise UserError(
+            "JAX_DISABLE_JIT is set, but models are compiled before they run: unset it."
+        )
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:
@@ -63,6 +67,14 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, num_seeds: int = 1) -
     shape = seeds, len(devices) // seeds
     # Explicit axes, the default, break jit(optimizer.init) and gathers.
     return jax.make_mesh(shape, (SEED, DATA), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def host() -> jax.Device:
+    """Return the CPU of this process, or its first device if JAX is kept from using the CPU."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # by JAX_PLATFORMS
+        return jax.local_devices()[0]
 
 
 def memory_bytes() -> int:

@@ -3,13 +3,16 @@
 Where duplicates are to be dropped, they are found here, so that no later stage sees them.
 """
 
+import os
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
 from vae_jax.errors import UserError
+from vae_jax.records import layout
 from vae_jax.run import DROPPED, FAILED, FINGERPRINTS, WARNINGS, Run
 from vae_jax.stages import up_to_date
 from vae_jax.storage import files
@@ -19,7 +22,7 @@ def update(run: Run) -> bool:
     """Extract features into records; write `failed.csv` and `warnings.csv`."""
     from vae_jax.features import extract
 
-    with files.lock(run.records_dir):
+    with _lock(run.records_dir):
         try:
             changed, failures = extract.extract(
                 run.manifest,
@@ -59,7 +62,7 @@ def drop_duplicates(run: Run) -> bool:
     """
     path = run.outdir / DROPPED
     if run.config.duplicates == "keep":
-        for stale in (path, up_to_date.marker(run, "duplicates")):
+        for stale in (path, up_to_date.marker(run.outdir, "duplicates")):
             stale.unlink(missing_ok=True)
         return False
     from vae_jax.collection import duplicates
@@ -82,6 +85,13 @@ def drop_duplicates(run: Run) -> bool:
     if run.dropped:
         logging.info("features: %d duplicates are left out: see %s", len(run.dropped), path)
     return changed
+
+
+def _lock(directory: Path) -> AbstractContextManager[None]:
+    """Keep other runs from writing records; those of another user are read without."""
+    if (directory / layout.INDEX).exists() and not os.access(directory, os.W_OK):
+        return nullcontext()
+    return files.lock(directory)
 
 
 def _listed(kinds: Counter[str]) -> str:
