@@ -137,7 +137,7 @@ class Known:
         return np.random.default_rng(self.seed).permutation(len(self.points))[:CALIBRATION]
 
     def _search(self, k: int, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self._index.kneighbors(new, n_neighbors=k)
+        return self._index.kneighbors(new.astype(self.points.dtype), n_neighbors=k)
 
     @cached_property
     def _index(self) -> "NearestNeighbors":
