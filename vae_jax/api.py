@@ -400,8 +400,6 @@ def load(outdir: str | os.PathLike) -> Results:
             f"{folder / run_lib.RUN} is of another version of vae_jax ({missing[0]!r} is missing): "
             "use the version that wrote it, or run again."
         )
-    if "vae" not in made_with["embeddings"]:
-        raise UserError(f"{folder} has no latents yet: run --stage=embed first.")
     values = files.read_json(folder / made_with["config"])
     return Results(folder, made_with, config_lib.from_dict(values))
 
