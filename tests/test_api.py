@@ -180,6 +180,12 @@ def test_similar_tracks_are_found_by_id_and_by_file_and_filtered(project, result
     assert results.similar("track-0", where="duration>1.1") == []
 
 
+def test_features_that_others_have_trained_are_marked(results):
+    assert results.mark == ""
+    results.config.feature.name = "musicnn"
+    assert results.mark == "features trained elsewhere with tags"
+
+
 def test_recordings_that_are_known_to_be_the_same_are_found_once(results, monkeypatch):
     groups = {"track-0": "1", "track-3": "1", "track-4": "2", "track-5": "2", "track-6": "2"}
     monkeypatch.setitem(results.__dict__, "recordings", groups)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from vae_jax import api, process
+from vae_jax import config as config_lib
 from vae_jax.collection import playlists, similar
 from vae_jax.collection.similar import Found, Wish
 from vae_jax.errors import UserError
@@ -77,13 +78,15 @@ def _write(run: api.Results, found: Sequence[Found]) -> None:
         count = playlists.write(given.m3u, tracks, given.absolute_paths)
         print(f"written: {given.m3u} ({count} tracks)")
     if given.output:
-        columns = ("id", "distance", "cluster", "artist", "title")
+        columns = ("id", "distance", "cluster", "artist", "title", "feature")
+        feature = config_lib.described(run.config.feature)
         rows = [
             {
                 "id": one.track.id,
                 "distance": f"{one.distance:.6g}",
                 "cluster": run.clusters[run.positions[one.track.id]],
                 **{name: one.track.columns.get(name, "") for name in ("artist", "title")},
+                "feature": feature,
             }
             for one in found
         ]
