@@ -24,9 +24,9 @@ def of_frames(frames: Array, power: Array, sample_rate: int) -> Array:
     Returns
     -------
     Array
-        [F, M], as `descriptors` names the columns: the mean square of the samples; the sum of the spectrum's magnitudes, and
-        of magnitudes times frequencies (Hz); the mean logarithm of its powers, and their mean, none
-        below `MIN_POWER`; the power near each semitone.
+        [F, M], as `descriptors` names the columns: the mean square of the samples; the sum of the
+        spectrum's magnitudes, and of magnitudes times frequencies (Hz); the mean logarithm of its
+        powers, and their mean, none below `MIN_POWER`; the power near each semitone.
     """
     n_fft = frames.shape[1]
     frequencies = np.arange(n_fft // 2 + 1) * (sample_rate / n_fft)
@@ -53,7 +53,7 @@ def onsets(decibels: Array) -> Array:
 def chroma_filters(sample_rate: int, n_fft: int) -> np.ndarray:
     """Return the weight of each FFT bin in each semitone, float32 [n_fft // 2 + 1, CHROMA].
 
-    Equal to librosa's `filters.chroma(tuning=0)`: Gaussians in pitch, and over octaves (Ellis 2007).
+    Equal to librosa's `filters.chroma(tuning=0)`: Gaussians in pitch, and over octaves.
     """
     frequencies = np.arange(1, n_fft) * (sample_rate / n_fft)
     pitches = CHROMA * np.log2(frequencies / (440 / 16))  # semitones above A0

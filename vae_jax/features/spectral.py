@@ -244,7 +244,7 @@ class AudioFeature:
     shape: tuple[int | None, ...]
     dtype: str
     max_samples: int
-    compute: Callable[..., jax.Array]
+    compute: Callable[..., Any]
     num_rows: Callable[[int], int]
     num_windows: int | None = None
     is_segments: bool = False
@@ -352,7 +352,7 @@ def _mel(power: jax.Array, spec: SpectralSpec) -> jax.Array:
 def _over_frames(
     waveform: jax.Array, spec: SpectralSpec, measure: Callable[[jax.Array, jax.Array], Any]
 ) -> Any:
-    """Return what `measure` makes of all frames of a waveform [N], or every nth, in arrays [T, ...].
+    """Return what `measure` makes of the frames of a waveform [N], or of every nth: [T, ...].
 
     It is called with the samples of a block of frames, [b, n_fft], and their power [b, bins].
     """
