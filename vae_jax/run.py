@@ -32,6 +32,7 @@ FAILED = "failed.csv"
 CONFIG = "config.json"
 RUN = "run.json"  # what the results were made with
 WARNINGS = "warnings.csv"
+REASONS, REASONS_PAGE = "clusters.json", "clusters.md"  # why tracks are together
 DESCRIPTORS = "descriptors.csv"  # what a listener would say of each track
 MAP = "map.html"  # the explorer
 MARKERS = ".stages"

@@ -1,4 +1,4 @@
-"""The cluster stage: embeddings in, `clustering_metrics.csv` and `clusters.csv` out.
+"""The cluster stage: embeddings in, `clustering_metrics.csv`, `clusters.csv` and reasons out.
 
 The VAE and every baseline are clustered by the same clusterer, with the same number of clusters
 and the same seeds, and scored in their own space and in a common one. If that number is not given,
@@ -28,6 +28,7 @@ from vae_jax.console import Progress
 from vae_jax.embedding.latents import Latents
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest
+from vae_jax.reasons import explain
 from vae_jax.run import CENTERS, CLUSTERING_METRICS, CLUSTERS, LABELS, Run
 from vae_jax.stages.up_to_date import hashes, unless_up_to_date
 from vae_jax.storage import files
@@ -56,7 +57,7 @@ class Space:
 
 
 def update(run: Run) -> bool:
-    """Cluster and score the latents and the baselines alike."""
+    """Cluster and score the latents and the baselines alike, and say why tracks are together."""
     config = config_lib.to_dict(run.config)
     columns = (config["cluster"]["label"], "artist")
     embeddings = hashes(run.embeddings(), "embed")
@@ -77,7 +78,8 @@ def update(run: Run) -> bool:
         cluster(run, run_id)
         return [run.outdir / name for name in (CLUSTERING_METRICS, CLUSTERS, CENTERS, LABELS)]
 
-    return unless_up_to_date(run, "cluster", made_from, write)
+    changed = unless_up_to_date(run, "cluster", made_from, write)
+    return explain.update(run) or changed
 
 
 def cluster(run: Run, run_id: str) -> list[Row]:
