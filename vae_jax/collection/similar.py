@@ -30,7 +30,7 @@ class Wish:
     count
         The number of tracks; fewer are found if no more fit.
     where
-        Conditions on the manifest's columns (see `filters.fitting`).
+        Conditions on the manifest's columns and on descriptors (see `filters.fitting`).
     per_artist
         The most tracks by one artist, or None.
     union
@@ -117,9 +117,13 @@ def points(run: "Results", names: Sequence[str]) -> np.ndarray:
 
 
 def _columns(run: "Results") -> dict[str, Sequence[str]]:
-    """Return the manifest's columns and the clusters, of the tracks in the order of the latents."""
+    """Return what tracks are chosen by, in the order of the latents.
+
+    These are descriptors, the manifest's columns, which count where they have the same name, and
+    the clusters.
+    """
     names = [name for name in run.manifest.columns if name not in ("lyrics", "audio_path")]
-    columns = {name: _column(run, name) for name in names}
+    columns = run.descriptors | {name: _column(run, name) for name in names}
     return {"id": run.ids, **columns, "cluster": [str(number) for number in run.clusters]}
 
 

@@ -137,18 +137,24 @@ def no_descriptors(run: Run) -> str:
     )
 
 
-def names(outdir: Path) -> dict[int, str]:
-    """Return the VAE's clusters' names by number: those that a person gave, or suggested ones."""
-    suggested = {number: one["name"] for number, one in read(outdir).items() if one["name"]}
-    return suggested | history.names(outdir)
+def names(outdir: Path, method: str = "vae") -> dict[int, str]:
+    """Return the names of a method's clusters by number: suggested ones, or a person's."""
+    suggested = {n: one["name"] for n, one in read(outdir, method).items() if one["name"]}
+    return suggested | (history.names(outdir) if method == "vae" else {})
 
 
-def read(outdir: Path) -> dict[int, Json]:
-    """Return what is known of the VAE's clusters by number; empty if they are not explained."""
+def read(outdir: Path, method: str = "vae") -> dict[int, Json]:
+    """Return what is known of a method's clusters by number; empty if they are not explained."""
     path = outdir / REASONS
-    if not path.exists():
-        return {}
-    return {cluster["cluster"]: cluster for cluster in files.read_json(path)["methods"]["vae"]}
+    explained = files.read_json(path)["methods"] if path.exists() else {}
+    return {cluster["cluster"]: cluster for cluster in explained.get(method, ())}
+
+
+def dimensions(outdir: Path) -> dict[int, str]:
+    """Return what becomes more as each latent dimension grows, where that is known."""
+    path = outdir / REASONS
+    known = files.read_json(path)["dimensions"] if path.exists() else []
+    return {one["dimension"]: one["name"] for one in known if one["name"]}
 
 
 def titles_of(manifest: Manifest, ids: Sequence[str]) -> dict[str, str]:

@@ -4,7 +4,8 @@ The VAE and every baseline are clustered by the same clusterer, with the same nu
 and the same seeds, and scored in their own space and in a common one. If that number is not given,
 it is chosen once, on the first method's embedding, which is the VAE's. Every model that was trained
 is clustered from every start. The components of its own mixture are merged into as many clusters.
-If the outdir's tracks have changed, clusters keep the numbers that they had (see `matching`).
+If the outdir's tracks have changed, clusters keep the numbers that they had (see `matching`); at
+first, clusters of different methods that share tracks have the same number.
 """
 
 import math
@@ -164,9 +165,13 @@ def _before(run: Run, method: str) -> dict[str, int]:
 
 
 def _numbers(run: Run, ids: np.ndarray, shown: Mapping[str, Clustering]) -> dict[str, np.ndarray]:
-    """Return the numbers [K] that clusters have in files: as before, where they had one."""
+    """Return the numbers [K] that clusters have in files: as before, where they had one.
+
+    In a first run, those of the baselines and of the mixture are the VAE's most alike ones.
+    """
     if not run.previous:
-        return {name: np.arange(one.num_clusters) for name, one in shown.items()}
+        first = next(iter(shown.values())).labels
+        return {name: matching.numbers_like(one.labels, first) for name, one in shown.items()}
     unused = history.next_ids(run.previous)
     return {
         name: matching.numbers(
