@@ -318,6 +318,7 @@ class Model:
             _write_manifest(metadata, tracks)
             manifest = manifest_lib.read(metadata)
             feature = config_lib.get_config().feature.to_dict() | model_spec.config["feature"]
+            feature["descriptors"] = False
             _, failures = extract.extract(
                 manifest, feature, directory, lyrics=model_spec.lyrics, here=True
             )

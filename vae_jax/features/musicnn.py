@@ -148,23 +148,16 @@ def audio_feature(feature: Mapping[str, Any], weights: Weights) -> spectral.Audi
     """Return the audio feature that describes each of a track's patches, [P, 200]."""
     variables = {"params": traverse_util.unflatten_dict(weights, sep="/")}
     max_samples, num_windows = spectral.longest(feature, SPEC.sample_rate)
-    compute = functools.partial(describe, jax.device_put(variables))
-    listening = spectral.listening_spec(SPEC.sample_rate)
-
-    def together(waveform: jax.Array, num_samples: jax.Array) -> tuple[jax.Array, Any]:
-        listened = spectral.listen(waveform, num_samples, listening)
-        return compute(waveform, num_samples), listened[1]
-
-    return spectral.AudioFeature(
+    made = spectral.AudioFeature(
         shape=(None, SIZE),
         dtype="float32",
         max_samples=max_samples,
-        compute=together if feature["descriptors"] else compute,
+        compute=functools.partial(describe, jax.device_put(variables)),
         num_rows=num_patches,
         num_windows=num_windows,
         is_segments=True,
-        measured_with=listening if feature["descriptors"] else None,
     )
+    return spectral.listening(made, SPEC.sample_rate) if feature["descriptors"] else made
 
 
 @jax.jit

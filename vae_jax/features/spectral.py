@@ -313,8 +313,20 @@ def audio_feature(feature: Mapping[str, Any]) -> AudioFeature:
     made = AudioFeature(shape, dtype, max_samples, compute, spec.num_frames, num_windows)
     if not feature["descriptors"]:
         return made
+    if feature["name"] not in _FROM_DECIBELS:
+        return listening(made, spec.sample_rate)
     together = functools.partial(described, spec=spec, name=feature["name"], deltas=deltas)
     return replace(made, compute=together, measured_with=listening_spec(spec.sample_rate))
+
+
+def listening(feature: AudioFeature, sample_rate: int) -> AudioFeature:
+    """Return a feature that is described as well, by a program of its own."""
+    spec = listening_spec(sample_rate)
+
+    def together(waveform: np.ndarray, num_samples: np.ndarray) -> tuple[jax.Array, Measures]:
+        return feature.compute(waveform, num_samples), listen(waveform, num_samples, spec)[1]
+
+    return replace(feature, compute=together, measured_with=spec)
 
 
 def longest(feature: Mapping[str, Any], sample_rate: int) -> tuple[int, int | None]:

@@ -60,20 +60,20 @@ class Known:
         The descriptors that are numbers, D of them, and their values [N, D]; NaN where unknown.
     labels
         Labels by column, "" where a track has none.
-    lyrics
-        Their lyrics.
+    words
+        The words of their lyrics, if enough have any.
     """
 
     ids: list[str]
     names: list[str]
     values: np.ndarray
     labels: dict[str, list[str]]
-    lyrics: list[str]
+    words: terms.Used | None
 
     @property
     def level(self) -> float:
         """The p-value up to which a reason counts; its kinds share the 5% (Bonferroni)."""
-        kinds = sum(map(bool, (self.names, self.labels, any(self.lyrics))))
+        kinds = sum(map(bool, (self.names, self.labels, self.words)))
         return ALPHA / max(kinds, 1)
 
 
@@ -193,7 +193,9 @@ def _known(run: Run, ids: list[str]) -> Known:
         values = np.array([[float(row.get(name) or "nan") for name in names] for row in rows])
         for name in WORDS:
             labels[name] = [row.get(name, "") for row in rows]
-    return Known(ids, names, values, labels, run.manifest.column("lyrics", ids))
+    return Known(
+        ids, names, values, labels, terms.count(run.manifest.column("lyrics", ids), run.config.seed)
+    )
 
 
 def of_method(
@@ -269,10 +271,10 @@ def _shares(known: Known, codes: np.ndarray) -> dict[int, list[Json]]:
 
 
 def _terms(known: Known, codes: np.ndarray, seed: int) -> dict[int, list[Json]]:
-    found = terms.terms(known.lyrics, codes, seed)
     listed: dict[int, list[Json]] = {}
-    if found is None:
+    if known.words is None:
         return listed
+    found = terms.terms(known.words, codes, seed)
     chosen = np.argwhere((found.p <= known.level) & (found.z > 0))
     for k, v in sorted(chosen.tolist(), key=lambda at: -found.z[at[0], at[1]]):
         listed.setdefault(k, []).append(

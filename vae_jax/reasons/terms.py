@@ -5,6 +5,7 @@ Letters: N tracks, K clusters, V terms.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,13 +43,27 @@ class Terms:
     p: np.ndarray
 
 
-def terms(lyrics: Sequence[str], clusters: np.ndarray, seed: int) -> Terms | None:
-    """Compare clusters, [N] from 0 to K - 1 (-1 is none), in the words of lyrics, [N].
+@dataclass(frozen=True)
+class Used:
+    """Which terms tracks use.
 
-    A term counts once in a track, however often its chorus repeats it. None if too few tracks have
-    lyrics in common words.
+    Attributes
+    ----------
+    names
+        The terms, [V].
+    rows
+        Which tracks have lyrics, or a sample of these, [n].
+    counts
+        Sparse [n, V]: 1 where a track uses a term, however often its chorus repeats it.
     """
-    from scipy import sparse
+
+    names: list[str]
+    rows: np.ndarray
+    counts: Any
+
+
+def count(lyrics: Sequence[str], seed: int) -> Used | None:
+    """Find the terms of lyrics, [N]; None if too few tracks have any in common."""
     from sklearn.feature_extraction.text import CountVectorizer
 
     from vae_jax.features.lyrics_text import LyricsError, clean
@@ -61,38 +76,47 @@ def terms(lyrics: Sequence[str], clusters: np.ndarray, seed: int) -> Terms | Non
             rows.append(row)
         except LyricsError:
             continue
-    num_clusters = int(clusters.max(initial=-1)) + 1
     vectorizer = CountVectorizer(
-        binary=True, token_pattern=r"\S+", lowercase=False, min_df=MIN_TRACKS,
+        binary=True,
+        token_pattern=r"\S+",
+        lowercase=False,
+        min_df=MIN_TRACKS,
         max_features=MAX_TERMS,
-    )  # fmt: skip
-    if len(texts) < 2 * MIN_TRACKS or num_clusters < 1:
+    )
+    if len(texts) < 2 * MIN_TRACKS:
         return None
     try:
-        used = vectorizer.fit_transform(texts).astype(np.float64)
+        counts = vectorizer.fit_transform(texts).astype(np.float64)
     except ValueError:  # no term is used so often
         return None
-    placed = clusters[rows]
-    inside_any = np.flatnonzero(placed >= 0)
+    return Used(vectorizer.get_feature_names_out().tolist(), np.array(rows), counts)
 
-    def counts(order: np.ndarray) -> np.ndarray:
-        own = (placed[inside_any], order[inside_any])
-        ones = np.ones(len(inside_any))
-        members = sparse.csr_matrix((ones, own), shape=(num_clusters, len(placed)))
-        return (members @ used).toarray()
 
-    total = np.asarray(used.sum(axis=0)).ravel()
-    prior = total / num_clusters  # as much as one cluster tells
+def terms(used: Used, clusters: np.ndarray, seed: int) -> Terms:
+    """Compare clusters, [N] from 0 to K - 1 (-1 is none), in the terms that they use."""
+    from scipy import sparse
+
+    num_clusters, placed = int(clusters.max(initial=-1)) + 1, clusters[used.rows]
+    members = np.flatnonzero(placed >= 0)
+
+    def inside(order: np.ndarray) -> np.ndarray:
+        where = (placed[members], order[members])
+        shape = (num_clusters, len(placed))
+        drawn = sparse.csr_matrix((np.ones(len(members)), where), shape=shape)
+        return (drawn @ used.counts).toarray()
+
+    total = np.asarray(used.counts.sum(axis=0)).ravel()
+    prior = total / max(num_clusters, 1)  # as much as one cluster tells
 
     def scores(order: np.ndarray) -> np.ndarray:
-        return log_odds(counts(order), total, prior)[1]
+        return log_odds(inside(order), total, prior)[1]
 
-    inside = counts(np.arange(len(placed)))
-    ratios, z = log_odds(inside, total, prior)
+    found = inside(np.arange(len(placed)))
+    ratios, z = log_odds(found, total, prior)
     return Terms(
-        names=vectorizer.get_feature_names_out().tolist(),
-        inside=inside.astype(int),
-        sizes=np.bincount(placed[inside_any], minlength=num_clusters),
+        names=used.names,
+        inside=found.astype(int),
+        sizes=np.bincount(placed[members], minlength=num_clusters),
         total=total.astype(int),
         count=len(placed),
         log_odds=ratios,
