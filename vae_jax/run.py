@@ -36,7 +36,7 @@ REASONS, REASONS_PAGE = "clusters.json", "clusters.md"  # why tracks are togethe
 DESCRIPTORS = "descriptors.csv"  # what a listener would say of each track
 MAP = "map.html"  # the explorer
 MARKERS = ".stages"
-MAPS = "latent_visualization"
+MAPS, MORE = "latent_visualization", "more"  # what is rarely needed is in a folder of its own
 HISTORY = "history"  # results before the tracks changed (see `history`)
 KEPT = "kept.json"  # what those were made with
 CLUSTER_NAMES = "cluster_names.csv"  # a person's names for clusters: id, name
@@ -44,7 +44,7 @@ SHARDED = (
     "latents",
     *(f"baselines/{name}" for name in ("pca", "raw", "plda", "ae", "summaries")),
 )
-SUBFOLDERS = ("baselines", MAPS, MARKERS, *SHARDED)  # of the outdir
+SUBFOLDERS = ("baselines", MAPS, f"{MAPS}/{MORE}", MARKERS, *SHARDED)  # of the outdir
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Draws a run: latents and baselines on the plane, clusters against labels, and the training.
 
 Reads what the other stages left under the output folder, writes `latent_visualization/*.png` and
-the plotted coordinates as `latent_visualization/<method>_<projection>.csv`. `main` calls `run`.
+the plotted coordinates as `latent_visualization/<method>_<projection>.csv`. Of the baselines, all
+but their clusters on the map is in `latent_visualization/more/`. `main` calls `run`.
 """
 
 import functools
@@ -24,7 +25,7 @@ from vae_jax.manifest import Manifest
 from vae_jax.plots import figures, palette, projections
 from vae_jax.plots.reconstructions import FeatureAxis, reconstruction_figure, traversal_figure
 from vae_jax.reasons import explain
-from vae_jax.run import CLUSTER_NAMES, CLUSTERS, MAPS, REASONS, TRAIN_METRICS, Run
+from vae_jax.run import CLUSTER_NAMES, CLUSTERS, MAPS, MORE, REASONS, TRAIN_METRICS, Run
 from vae_jax.stages.up_to_date import hashes, unless_up_to_date
 from vae_jax.storage import files
 from vae_jax.training import history
@@ -163,12 +164,14 @@ def _method_plots(
     space = f"{method.title} ({latents.shape[1]}-d){method.mark}"
     n = f"n = {len(ids):,}" + (f" of {total:,}" if total > len(ids) else "")
     todo: Plots = {}
+    rarely = f"{MORE}/" if method.prefix else ""
 
     def add_scatter(
         suffix: str, groups: list[palette.Group], what: str, named: bool = False
     ) -> None:
         title = f"{space}, {projection.title}, coloured by {what}, {n}"
-        todo[f"{view}_{suffix}"] = functools.partial(
+        folder = "" if suffix == "clusters" else rarely
+        todo[f"{folder}{view}_{suffix}"] = functools.partial(
             figures.scatter, projection, groups, what, title, named=named
         )
 
@@ -183,13 +186,13 @@ def _method_plots(
         add_scatter("clusters", by_cluster, "cluster", named=True)
         for column, groups in by_value.items():
             title = f"{space}, {column} by cluster, {n}"
-            todo[f"{method.name}_clusters_by_{_file_name(column)}"] = functools.partial(
+            todo[f"{rarely}{method.name}_clusters_by_{_file_name(column)}"] = functools.partial(
                 figures.heatmap, by_cluster, groups, column, title
             )
         silhouettes = clusters.numbers(f"{method.prefix}silhouette", ids)
         if silhouettes is not None:
             title = f"{space}, silhouettes, n = {np.isfinite(silhouettes).sum():,}"
-            todo[f"{method.name}_silhouette"] = functools.partial(
+            todo[f"{rarely}{method.name}_silhouette"] = functools.partial(
                 figures.silhouette, silhouettes, by_cluster, title
             )
     for column, groups in by_value.items():
