@@ -260,12 +260,13 @@ class Results:
             import pandas
         except ImportError as error:
             raise UserError("a DataFrame needs pandas: pip install pandas.") from error
-        about = {name: self.manifest.column(name, self.ids) for name in self.manifest.columns}
+        columns = self.manifest.columns
+        about: dict[str, Any] = {name: self.manifest.column(name, self.ids) for name in columns}
         clusters = pandas.DataFrame(self.table).set_index("id").apply(pandas.to_numeric)
         for name, cells in self.descriptors.items():
             if name not in about:
-                values = pandas.Series(cells).replace("", None)
-                about[name] = values if name in ("key", "mode") else pandas.to_numeric(values)
+                is_word = name in ("key", "mode")
+                about[name] = cells if is_word else [float(cell or "nan") for cell in cells]
         return pandas.DataFrame(about, index=pandas.Index(self.ids, name="id")).join(clusters)
 
     @cached_property
