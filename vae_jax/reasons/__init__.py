@@ -1,5 +1,5 @@
-"""Why tracks are together: what sets each cluster apart, and no more than chance does not explain.
+"""Why tracks are together: what sets each cluster apart, and would not by chance.
 
-The cluster stage calls `explain`, which collects what is known of the tracks. `differences` judges
-descriptors, `shares` labels and `terms` words of lyrics; `words` puts their findings into words.
+`explain`, which `stages/reasons.py` calls, collects what is known of the tracks. `differences`
+judges descriptors, `shares` labels and `terms` words of lyrics; `words` says what they have found.
 """

@@ -27,14 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from vae_jax import config as config_lib
 from vae_jax import history
 from vae_jax.embedding.latents import Latents
 from vae_jax.manifest import Manifest
-from vae_jax.reasons import page, shares, terms, words
+from vae_jax.reasons import shares, terms, words
 from vae_jax.reasons.differences import PERMUTATIONS, differences, rank_correlations
-from vae_jax.run import CLUSTER_NAMES, CLUSTERS, DESCRIPTORS, REASONS, REASONS_PAGE, Run
-from vae_jax.stages.up_to_date import hashes, unless_up_to_date
+from vae_jax.run import CLUSTERS, DESCRIPTORS, REASONS, Run
 from vae_jax.storage import files
 
 ALPHA = 0.05  # of clusters that are drawn at random may have a reason
@@ -75,31 +73,6 @@ class Known:
         """The p-value up to which a reason counts; its kinds share the 5% (Bonferroni)."""
         kinds = sum(map(bool, (self.names, self.labels, self.words)))
         return ALPHA / max(kinds, 1)
-
-
-def update(run: Run) -> bool:
-    """Explain the clusters, unless that is up to date."""
-    inputs = [run.outdir / CLUSTERS, *run.embeddings()[:1]]
-    optional = [run.outdir / DESCRIPTORS, run.outdir / CLUSTER_NAMES]
-    columns = [*_label_columns(run), "title", "lyrics"]
-    made_from = [
-        hashes(inputs, "cluster"),
-        [files.sha256(path) if path.exists() else None for path in optional],
-        [run.config.seed, config_lib.to_dict(run.config)["feature"]["name"]],
-        run.config.feature.descriptors,
-        [[name, run.manifest.column(name, run.manifest.ids)] for name in columns],
-    ]
-    return unless_up_to_date(run, "reasons", made_from, lambda: write(run))
-
-
-def write(run: Run) -> list[Path]:
-    """Write `clusters.json` and `clusters.md`; return their paths."""
-    explained = explain(run)
-    files.write_json(run.outdir / REASONS, explained)
-    titles = titles_of(run.manifest, _named_tracks(explained))
-    with files.atomic_write(run.outdir / REASONS_PAGE) as file:
-        file.write(page.markdown(explained, titles).encode())
-    return [run.outdir / REASONS, run.outdir / REASONS_PAGE]
 
 
 def explain(run: Run) -> Json:
@@ -157,6 +130,12 @@ def dimensions(outdir: Path) -> dict[int, str]:
     return {one["dimension"]: one["name"] for one in known if one["name"]}
 
 
+def label_columns(run: Run) -> list[str]:
+    """Return the columns whose labels may be reasons."""
+    given = (run.config.cluster.label, *run.config.visualize.color_by, "artist")
+    return [name for name in dict.fromkeys(given) if name in run.manifest.columns]
+
+
 def titles_of(manifest: Manifest, ids: Sequence[str]) -> dict[str, str]:
     """Name tracks as people do, by artist and title, where the manifest has them."""
     artists, titles = (manifest.column(name, ids) for name in ("artist", "title"))
@@ -166,20 +145,9 @@ def titles_of(manifest: Manifest, ids: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _named_tracks(explained: Json) -> list[str]:
-    clusters = explained["methods"]["vae"]
-    return [id_ for one in clusters for id_ in (*one["typical"], *one["edge"])]
-
-
-def _label_columns(run: Run) -> list[str]:
-    """Return the columns whose labels may be reasons."""
-    given = (run.config.cluster.label, *run.config.visualize.color_by, "artist")
-    return [name for name in dict.fromkeys(given) if name in run.manifest.columns]
-
-
 def _known(run: Run, ids: list[str]) -> Known:
     labels: dict[str, list[str]] = {}
-    for column in _label_columns(run):
+    for column in label_columns(run):
         cells = run.manifest.labels(column, ids)
         if any(cells) and cells not in labels.values():  # label and genre are often equal
             labels[column] = cells

@@ -29,8 +29,8 @@ from vae_jax.console import Progress
 from vae_jax.embedding.latents import Latents
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest
-from vae_jax.reasons import explain
 from vae_jax.run import CENTERS, CLUSTERING_METRICS, CLUSTERS, LABELS, Run
+from vae_jax.stages import reasons
 from vae_jax.stages.up_to_date import hashes, unless_up_to_date
 from vae_jax.storage import files
 
@@ -80,7 +80,7 @@ def update(run: Run) -> bool:
         return [run.outdir / name for name in (CLUSTERING_METRICS, CLUSTERS, CENTERS, LABELS)]
 
     changed = unless_up_to_date(run, "cluster", made_from, write)
-    return explain.update(run) or changed
+    return reasons.update(run) or changed
 
 
 def cluster(run: Run, run_id: str) -> list[Row]:
