@@ -57,6 +57,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1",
+        "anyascii>=0.3",  # stands in for fonts
         "filelock>=3.13",
         "flax>=0.12",
         "fsspec>=2025.3",

@@ -1,4 +1,7 @@
-"""Features: audio files to records, and spectra from waveforms, against librosa."""
+"""Features: audio files to records, and spectra from waveforms, against librosa.
+
+What is raced against librosa is extracted without descriptors, which librosa does not compute here.
+"""
 
 import collections
 import functools
@@ -41,6 +44,7 @@ def measure(sizes: Sizes) -> Iterator[Line]:
         for suffix, feature in (("mp3", "mfcc"), ("mp3", "logmelspec"), ("flac", "mfcc")):
             paths = write_audio(Path(folder) / suffix, suffix, sizes.files, sizes.seconds)
             yield _extraction(Path(folder), paths, feature, sizes)
+            yield _with_descriptors(Path(folder), paths, feature, sizes)
         yield _long_tracks(Path(folder), sizes)
     yield from _spectra(sizes)
 
@@ -84,6 +88,27 @@ def _extraction(folder: Path, paths: Sequence[Path], feature: str, sizes: Sizes)
     )
 
 
+def _with_descriptors(folder: Path, paths: Sequence[Path], feature: str, sizes: Sizes) -> Line:
+    """Race extraction with descriptors against the same without."""
+    cores = num_cores()
+    count = sizes.tracks_per_core * cores
+    chunks = [[paths[i % len(paths)] for i in range(core, count, cores)] for core in range(cores)]
+    tasks = {
+        name: Task(
+            extraction,
+            (folder / f"records-{feature}-{flag}", chunks, feature, sizes.seconds, flag),
+            threads=1,
+        )
+        for name, flag in (("with descriptors", True), ("without", False))
+    }
+    return compared(
+        f"{feature} of {sizes.seconds:g}-s {paths[0].suffix[1:]} with descriptors, {cores} cores",
+        *(count, "tracks/s", race(tasks, sizes.repeats), "with descriptors"),
+        peer="without",
+        goals={"ratio": round(1 / 1.15, 2)},
+    )
+
+
 def _long_tracks(folder: Path, sizes: Sizes) -> Line:
     """Measure the memory for tracks from which only a window is read."""
     (path,) = write_audio(folder / "long", "flac", 1, sizes.long_seconds)
@@ -95,14 +120,18 @@ def _long_tracks(folder: Path, sizes: Sizes) -> Line:
 
 
 def extraction(
-    directory: Path, chunks: Sequence[Sequence[Path]], feature: str, seconds: float
+    directory: Path,
+    chunks: Sequence[Sequence[Path]],
+    feature: str,
+    seconds: float,
+    descriptors: bool = False,
 ) -> Callable[[], Any]:
     """Return our extraction of shards, in a pool of as many processes as cores."""
     from vae_jax.features import pool, shards
     from vae_jax.manifest import Manifest
 
     config = get_config().feature
-    config.update(name=feature, duration=seconds, excerpt="center")
+    config.update(name=feature, duration=seconds, excerpt="center", descriptors=descriptors)
     jobs = []
     for shard, paths in enumerate(chunks):
         ids, cells = [f"{shard}-{i}" for i in range(len(paths))], [str(path) for path in paths]

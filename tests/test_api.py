@@ -366,7 +366,7 @@ def test_a_folder_holds_the_results_of_one_run_at_a_time(project, monkeypatch):
     with pytest.raises(UserError, match="no clusters yet"):
         _ = results.clusters
     assert not (outdir / run.CLUSTERS).exists()
-    assert [*(outdir / run.MAPS).iterdir()] == [edited]
+    assert [path for path in (outdir / run.MAPS).rglob("*") if path.is_file()] == [edited]
     assert (outdir / run.CLUSTERING_METRICS).read_bytes() == before[outdir / run.CLUSTERING_METRICS]
 
 
@@ -438,3 +438,69 @@ def test_a_difference_counts_where_its_interval_is_clear_of_zero(
     this = run.Run(results.config, results.outdir)
     [sentence] = report._found(this, scores.summarise(rows))
     assert verdict in sentence
+
+
+def test_a_run_says_why_tracks_are_together(project, results):
+    described = files.read_csv(results.outdir / "descriptors.csv")
+    assert [row["id"] for row in described] == results.ids
+    assert [*results.descriptors] == [*described[0]][1:]
+    reasons = results.reasons()
+    assert {cluster["cluster"] for cluster in reasons} == {0, 1, 2}
+    assert sum(cluster["size"] for cluster in reasons) == 12
+    assert all({*one["typical"], *one["edge"]} <= {*results.ids} for one in reasons)
+    assert [one["cluster"] for one in results.reasons("pca")]
+    with pytest.raises(UserError, match="has no reasons of 'umap': there are vae, pca"):
+        results.reasons("umap")
+    text = (results.outdir / "clusters.md").read_text()
+    assert all(f"## Cluster {number}" in text for number in range(3))
+    written = (results.outdir / "latent_visualization").glob("*")
+    assert {"vae_pca_clusters.png", "traversals.png"} <= {path.name for path in written}
+
+
+def test_descriptors_choose_tracks_and_join_the_table(project, results, monkeypatch):
+    monkeypatch.chdir(project)
+    noisiness = dict(zip(results.ids, map(float, results.descriptors["noisiness"]), strict=True))
+    found = results.similar("track-0", count=12, where="noisiness>0.3")
+    assert {id_ for id_, _ in found} == {id_ for id_, x in noisiness.items() if x > 0.3} - {
+        "track-0"
+    }
+    table = results.to_pandas()
+    assert table["noisiness"].to_dict() == pytest.approx(noisiness)
+    page = results.outdir / "map.html"
+    results.explore(page)
+    assert page.exists()
+
+
+def test_a_name_that_a_person_gives_takes_the_place_of_the_suggested_one(
+    project, tmp_path, monkeypatch
+):
+    shutil.copytree(project, tmp_path / "copy")
+    outdir = tmp_path / "copy" / "results" / "first"
+    rows = [{"id": "0", "name": "<b>Sunday</b>\x1b"}]
+    files.write_csv(outdir / "cluster_names.csv", ["id", "name"], rows)
+    monkeypatch.chdir(tmp_path / "copy")
+    loaded = vae_jax.load(outdir)
+    before = (outdir / "clusters.csv").read_bytes()
+    done = runner.run_stages(loaded.config, outdir, ["cluster"], None)
+    assert (outdir / "clusters.csv").read_bytes() == before
+    given = {one["cluster"]: one["given"] for one in vae_jax.load(outdir).reasons()}
+    assert given[0].startswith("<b>Sunday")
+    text = (outdir / "clusters.md").read_text()
+    assert "## Cluster 0: \\<b\\>Sunday" in text
+    assert "\x1b" not in text
+    assert "cluster 0 <b>Sunday" in report.report(done)
+
+
+def test_a_run_without_descriptors_says_so(project, tmp_path, monkeypatch):
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    outdir = Path("results/first")
+    config = vae_jax.load(outdir).config
+    config.manifest, config.feature.descriptors = "music/metadata.csv", False
+    before = (outdir / "latents.npz").stat().st_mtime_ns
+    done = runner.run_stages(config, outdir, runner.STAGES, None)
+    assert (outdir / "latents.npz").stat().st_mtime_ns == before  # nothing is trained anew
+    assert not (outdir / "descriptors.csv").exists()
+    sentence = "There are no descriptors: config.feature.descriptors is False."
+    assert sentence in report.report(done)
+    assert sentence in (outdir / "clusters.md").read_text()

@@ -139,6 +139,36 @@ class Results:
         return config_lib.TRAINED_ELSEWHERE.get(self.config.feature.name, "")
 
     @cached_property
+    def descriptors(self) -> dict[str, list[str]]:
+        """What `descriptors.csv` says of each track, in its columns, [N] each; "" where unknown.
+
+        It is empty if the features were extracted without descriptors.
+        """
+        path = self.outdir / run_lib.DESCRIPTORS
+        if not path.exists():
+            return {}
+        rows = {row.pop("id"): row for row in files.iterate_csv(path)}
+        names = [*next(iter(rows.values()), {})]
+        return {name: [rows.get(id_, {}).get(name, "") for id_ in self.ids] for name in names}
+
+    def reasons(self, method: str = "vae") -> list[dict[str, Any]]:
+        """Return what is known of a method's clusters, and why their tracks are together.
+
+        These are the clusters of `clusters.json`, as `vae_jax.reasons.explain` describes them.
+
+        Raises
+        ------
+        UserError
+            If the run has none.
+        """
+        path = self.outdir / run_lib.REASONS
+        methods = files.read_json(path)["methods"] if path.exists() else {}
+        if method not in methods:
+            there = f"there are {', '.join(methods)}" if methods else "run --stage=cluster"
+            raise UserError(f"{self.outdir} has no reasons of {method!r}: {there}.")
+        return methods[method]
+
+    @cached_property
     def metrics(self) -> list[dict[str, str]]:
         """The rows of the latest clustering, one per method and seed."""
         from vae_jax.clustering import metrics_file
@@ -292,13 +322,21 @@ class Results:
         return page.Explorer(target)
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """Return the manifest's columns and all of `clusters.csv`, a row per track."""
+        """Return the manifest's columns, descriptors and `clusters.csv`, a row per track.
+
+        Where the manifest has a column of a descriptor's name, it counts.
+        """
         try:
             import pandas
         except ImportError as error:
             raise UserError("a DataFrame needs pandas: pip install pandas.") from error
-        about = {name: self.manifest.column(name, self.ids) for name in self.manifest.columns}
+        columns = self.manifest.columns
+        about: dict[str, Any] = {name: self.manifest.column(name, self.ids) for name in columns}
         clusters = pandas.DataFrame(self.table).set_index("id").apply(pandas.to_numeric)
+        for name, cells in self.descriptors.items():
+            if name not in about:
+                is_word = name in ("key", "mode")
+                about[name] = cells if is_word else [float(cell or "nan") for cell in cells]
         return pandas.DataFrame(about, index=pandas.Index(self.ids, name="id")).join(clusters)
 
     @cached_property
@@ -361,6 +399,7 @@ class Model:
             _write_manifest(metadata, tracks)
             manifest = manifest_lib.read(metadata)
             feature = config_lib.get_config().feature.to_dict() | model_spec.config["feature"]
+            feature["descriptors"] = False
             try:
                 _, failures = extract.extract(
                     manifest, feature, directory, lyrics=model_spec.lyrics, here=True

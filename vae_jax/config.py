@@ -129,6 +129,9 @@ KEYS: dict[str, Key] = {
     "feature.musicnn_dir": Key(
         "data/musicnn", _LOCATION, "musicnn: the folder into which its weights were downloaded"
     ),
+    "feature.descriptors": Key(
+        True, FLAG, "audio: also measure loudness, brightness, tempo, key, ... (descriptors.csv)"
+    ),
     "feature.shard_size": Key(64, COUNT, "tracks per TFRecord shard"),
     "feature.num_workers": Key(0, at_least(0, 1024), "decoding workers; 0 = one per core"),
     "feature.runner": Key(
@@ -386,14 +389,19 @@ def _check_windows(feature: ConfigDict, segment_frames: int) -> None:
 def feature_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `config.feature` that decide what is stored.
 
-    The content of `embedding` decides too, but not where that file is.
+    The content of `embedding` decides too, but not where that file is. Descriptors lie beside the
+    records, which are the same without them.
     """
-    return _without(feature, "num_workers", "runner", "lyrics_weight", *_elsewhere(feature))
+    return _without(
+        feature, "num_workers", "runner", "lyrics_weight", "descriptors", *_elsewhere(feature)
+    )
 
 
 def training_settings(feature: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of `config.feature` that decide what a model learns."""
-    return _without(feature, "num_workers", "runner", "shard_size", *_elsewhere(feature))
+    return _without(
+        feature, "num_workers", "runner", "shard_size", "descriptors", *_elsewhere(feature)
+    )
 
 
 def shared_settings(feature: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,15 @@ from vae_jax.clustering.clusterers import NOISE
 from vae_jax.clustering.scores import Summary
 from vae_jax.config import BASELINE_TITLES
 from vae_jax.models.declared import models_declared
+from vae_jax.reasons import explain
+from vae_jax.reasons.explain import titles_of
 from vae_jax.run import (
     CLUSTERS,
     CONFIG,
+    DESCRIPTORS,
     DROPPED,
     FAILED,
+    REASONS,
     RUN,
     TRAIN_METRICS,
     WARNINGS,
@@ -151,7 +155,7 @@ def _kept(run: Run) -> list[str]:
 
 
 def _clusters(run: Run) -> list[str]:
-    """Describe each cluster by its size and the tracks nearest to its centre."""
+    """Describe each cluster by its size, the tracks nearest to its centre, and its reasons."""
     nearest: dict[str, list[tuple[float, int, str]]] = {}  # of equally near tracks the first
     sizes: Counter[str] = Counter()
     for i, row in enumerate(files.iterate_csv(run.outdir / CLUSTERS)):
@@ -161,25 +165,19 @@ def _clusters(run: Run) -> list[str]:
             heapq.heappush(heap, (-float(row["distance"]), -i, row["id"]))
             if len(heap) > TYPICAL:
                 heapq.heappop(heap)
-    lines, named = [], history.names(run.outdir)
+    lines, named, why = [], explain.names(run.outdir), explain.read(run.outdir)
     for cluster, size in sizes.most_common(MAX_CLUSTERS):
         ids = [id_ for *_, id_ in sorted(nearest.get(cluster, []), reverse=True)]
         name = "in no cluster" if cluster == "-1" else f"cluster {cluster}"
         name = " ".join(filter(None, (name, named.get(int(cluster)))))
-        typical = f", such as {'; '.join(_titles(run, ids))}" if ids else ""
+        typical = f", such as {'; '.join(titles_of(run.manifest, ids).values())}" if ids else ""
         lines.append(f"  {name}: {size} track{'s' * (size > 1)}{typical}")
+        lines += [f"    {reason}" for reason in why.get(int(cluster), {}).get("reasons", ())]
     if len(sizes) > MAX_CLUSTERS:
         lines.append(f"  and {len(sizes) - MAX_CLUSTERS} smaller ones")
+    if (run.outdir / REASONS).exists() and not (run.outdir / DESCRIPTORS).exists():
+        lines.append(explain.no_descriptors(run))
     return lines
-
-
-def _titles(run: Run, ids: Sequence[str]) -> list[str]:
-    """Name tracks as people do, by artist and title, where the manifest has them."""
-    artists, titles = (run.manifest.column(name, ids) for name in ("artist", "title"))
-    return [
-        " - ".join(filter(None, (artist, title))) if title else id_
-        for id_, artist, title in zip(ids, artists, titles, strict=True)
-    ]
 
 
 def _pictures(run: Run, made: Sequence[str]) -> list[str]:
@@ -194,7 +192,7 @@ def _pictures(run: Run, made: Sequence[str]) -> list[str]:
 
 def _written(run: Run, made: Sequence[str]) -> list[str]:
     """List what this run wrote: shards by their folder, and folders of many files as one."""
-    names = (RUN, CONFIG, FAILED, WARNINGS, TRAIN_METRICS)
+    names = (RUN, CONFIG, FAILED, WARNINGS, DESCRIPTORS, TRAIN_METRICS)
     own = [name for name in names if (run.outdir / name).exists()]
     paths = [run.outdir / name for name in sorted({*own, *made})]
     in_folder = Counter(path.parent for path in paths if path.parent != run.outdir)

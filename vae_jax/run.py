@@ -34,9 +34,11 @@ FAILED = "failed.csv"
 CONFIG = "config.json"
 RUN = "run.json"  # what the results were made with
 WARNINGS = "warnings.csv"
+REASONS, REASONS_PAGE = "clusters.json", "clusters.md"  # why tracks are together
+DESCRIPTORS = "descriptors.csv"  # what a listener would say of each track
 MAP = "map.html"  # the explorer
 MARKERS = ".stages"
-MAPS = "latent_visualization"
+MAPS, MORE = "latent_visualization", "more"  # what is rarely needed is in a folder of its own
 HISTORY = "history"  # results before the tracks changed (see `history`)
 KEPT = "kept.json"  # what those were made with
 DUPLICATES = "duplicates.csv"  # what the command of that name has found
@@ -48,7 +50,10 @@ SHARDED = (
     *(f"baselines/{name}" for name in ("pca", "raw", "plda", "ae", "summaries")),
 )
 # Patterns of the outdir's folders.
-SUBFOLDERS = ("baselines", MAPS, MARKERS, *SHARDED, f"{HISTORY}/*", f"{HISTORY}/*/{MAPS}")
+SUBFOLDERS = (
+    *("baselines", MAPS, f"{MAPS}/{MORE}", MARKERS, *SHARDED),
+    *(f"{HISTORY}/*", f"{HISTORY}/*/{MAPS}"),
+)
 
 
 @dataclass(frozen=True)

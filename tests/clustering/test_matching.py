@@ -40,3 +40,13 @@ def test_k_means_starts_where_clusters_are_now():
     centers = matching.centers(points, IDS, BEFORE, 3)
     assert np.allclose(centers[0], points[8:14].mean(axis=0))  # number 0
     assert matching.centers(points, IDS, BEFORE, 4) is None
+
+
+def test_clusters_of_two_methods_that_share_tracks_get_the_same_number():
+    vae = np.array([0, 0, 0, 1, 1, 1, 2, 2, -1])
+    renamed = np.array([2, 2, 2, 0, 0, 1, 1, 1, 0])
+    assert matching.numbers_like(renamed, vae).tolist() == [1, 2, 0]
+    assert matching.numbers_like(vae, vae).tolist() == [0, 1, 2]
+    few = np.array([1, 1, 1, 0, 0, 0, 0, 0, -1])
+    assert sorted(matching.numbers_like(few, vae).tolist()) == [0, 1]
+    assert matching.numbers_like(np.full(9, -1), vae).tolist() == []

@@ -150,3 +150,20 @@ def test_training_and_held_out_curves_of_a_metric_share_a_panel():
     loss = panels["loss: negative ELBO (nats)"]
     np.testing.assert_array_equal(loss.lines[0].get_xydata(), np.stack([steps, values], axis=1))
     np.testing.assert_array_equal(loss.lines[1].get_xdata(), [1, 3])
+
+
+def test_characters_that_no_font_has_are_written_in_latin_letters():
+    drawn = {ord(c) for c in "é"}
+    assert figures.readable("café 中文 ♫\n🎵", drawn) == "café ZhongWen #\n:musical_note:"
+    assert figures.readable("中文", {ord("中"), ord("文")}) == "中文"
+    assert figures._characters() >= {ord(c) for c in "éßж"}
+
+
+def test_names_of_groups_stand_in_their_midst(tmp_path):
+    places = np.array([[0, 0], [2, 0], [9, 9], [9, 11], [30, 30]], np.float32)
+    projection = Projection("umap", places, ("UMAP 1", "UMAP 2"))
+    groups = palette.by_cluster(np.array([0, 0, 1, 1, -1]), {0: "slow", 1: "fast $x_1$"})
+    figure = figures.scatter(projection, groups, "cluster", "title", named=True)
+    written = {text.get_text(): text.get_position() for text in figure.axes[0].texts}
+    assert written == {"0 slow": (1, 0), "1 fast $x_1$": (9, 10)}
+    figures.save(figure, tmp_path / "figure.png")

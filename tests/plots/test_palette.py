@@ -71,3 +71,10 @@ def test_beyond_twenty_values_the_rarest_share_one_group():
 def test_long_values_and_line_breaks_are_shortened_in_the_label_alone():
     (group,) = by_value(["progressive\nrock " + "x" * 100])
     assert group.label == "progressive rock xxxxxxxxxxxxxx… (1)"
+
+
+def test_a_cluster_has_the_same_colour_in_every_picture():
+    whole = {group.name: group.color for group in by_cluster(np.array([0, 1, 2, 5, 2, -1]))}
+    part = {group.name: group.color for group in by_cluster(np.array([1, 5, 5, -1]))}
+    assert part.items() <= whole.items()
+    assert len({*whole.values()}) == 5

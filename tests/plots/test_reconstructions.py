@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
+from vae_jax.config import get_config
 from vae_jax.embedding.reconstructions import Reconstructions
 from vae_jax.plots import figures
-from vae_jax.plots.reconstructions import reconstruction_figure, traversal_figure
+from vae_jax.plots.reconstructions import FeatureAxis, reconstruction_figure, traversal_figure
 
 pytestmark = pytest.mark.filterwarnings("error")
 RNG = np.random.default_rng(0)
@@ -108,3 +109,19 @@ def test_a_collapsed_dimension_is_drawn_as_no_change(tmp_path):
     data = spectrograms()
     data.traversals[:] = data.traversals[:, :1]
     figures.save(traversal_figure(data, "title"), tmp_path / "figure.png")
+
+
+def test_features_and_dimensions_have_names():
+    feature = get_config().feature
+    assert [size for _, size in FeatureAxis.of(feature, 40).parts] == [20, 20]
+    assert FeatureAxis.of(feature, 17).name == "feature"
+    axis, names = FeatureAxis.of(feature, 40), {11: "faster, darker"}
+    figure = traversal_figure(vectors(3), "title", axis, names)
+    titles = [axes.get_title(loc="left") for axes in panels(figure)]
+    assert titles[1] == "latent 11 (faster, darker) from -11.00 to 11.00"
+    ticks = [text.get_text() for text in panels(figure)[-1].get_xticklabels()]
+    assert ticks == ["mean\nMFCC 0 to 19", "deviation\nMFCC 0 to 19"]
+    figure = traversal_figure(spectrograms(), "title", axis, names)
+    assert panels(figure)[4].get_title(loc="left") == "faster, darker\nlatent 11 at -11.00"
+    feature.update(name="mfcc_frames")
+    assert FeatureAxis.of(feature, 20).name == "MFCC 0 to 19"

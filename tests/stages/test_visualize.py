@@ -146,7 +146,8 @@ def titles(monkeypatch) -> dict[str, str]:
 def test_a_run_is_drawn_from_every_side_and_every_picture_decodes(tmp_path):
     write_run(tmp_path)
     written = draw(tmp_path)
-    assert sorted(path.name for path in written) == [
+    names = sorted(path.name for path in written)
+    assert names == [
         "pca_clusters_by_genre.png",
         "pca_clusters_by_language.png",
         "pca_pca.csv",
@@ -164,7 +165,11 @@ def test_a_run_is_drawn_from_every_side_and_every_picture_decodes(tmp_path):
         "vae_pca_clusters.png",
         "vae_silhouette.png",
     ]
-    assert sorted((tmp_path / "latent_visualization").iterdir()) == sorted(written)
+    folder = tmp_path / "latent_visualization"
+    assert {path for path in folder.rglob("*") if path.is_file()} == {*written}
+    assert {path.name for path in (folder / "more").iterdir()} == {
+        name for name in names if name.startswith("pca_") and "_by_" in name
+    }
     for path in written:
         if path.suffix == ".png":
             height, width, _ = imread(path).shape
@@ -248,6 +253,16 @@ def test_what_has_no_data_is_left_out(tmp_path, titles):
         "vae_pca_by_genre",
         "vae_pca_clusters",
     ]
+
+
+def test_clusters_of_the_mixture_are_drawn_on_the_map_of_the_vae(tmp_path, titles):
+    write_run(tmp_path)
+    rows = files.read_csv(tmp_path / "clusters.csv")
+    rows = [row | {"mixture_cluster": i % 3} for i, row in enumerate(rows)]
+    files.write_csv(tmp_path / "clusters.csv", list(rows[0]), rows)
+    draw(tmp_path, baselines=())
+    title = "VAE latents (16-d), PCA, coloured by cluster of its mixture, n = 60"
+    assert titles["vae_pca_mixture"] == title
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

@@ -1,4 +1,4 @@
-"""Gives clusters the numbers that they had before, when tracks are added or removed."""
+"""Gives clusters the numbers that they had before, or that another method's clusters have."""
 
 from collections.abc import Mapping, Sequence
 
@@ -47,6 +47,25 @@ def numbers(
     new = found == NOISE
     found[new] = unused + np.arange(np.count_nonzero(new))
     return found
+
+
+def numbers_like(labels: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the numbers 0 to K - 1 of clusters, [K], so that they agree with another clustering.
+
+    As many tracks as possible are in clusters of the same number in both (Kuhn 1955).
+
+    Parameters
+    ----------
+    labels, others
+        Two clusterings of the tracks, [N]; -1 is noise.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    count = labels.max(initial=NOISE) + 1
+    overlap = np.zeros((count, count))
+    both = (labels != NOISE) & (others != NOISE) & (others < count)
+    np.add.at(overlap, (labels[both], others[both]), 1)
+    return linear_sum_assignment(-overlap)[1]
 
 
 def centers(

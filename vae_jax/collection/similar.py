@@ -32,7 +32,7 @@ class Wish:
     count
         The number of tracks; fewer are found if no more fit.
     where
-        Conditions on the manifest's columns (see `filters.fitting`).
+        Conditions on the manifest's columns and on descriptors (see `filters.fitting`).
     per_artist
         The most tracks by one artist, or None.
     union
@@ -126,14 +126,15 @@ def points(run: "Results", names: Sequence[str]) -> np.ndarray:
 
 
 def _fitting(run: "Results", conditions: str) -> np.ndarray:
-    """Return which tracks meet conditions on the manifest's columns and on the clusters, [N] bool.
+    """Return which tracks meet conditions on columns, descriptors and clusters, [N] bool.
 
-    Where the manifest has no durations, those in the headers of the files count.
+    A column of the manifest counts where a descriptor has the same name. Where the manifest has no
+    durations, those in the headers of the files count.
     """
     if not conditions:
         return np.ones(len(run.ids), bool)
     names = [name for name in run.manifest.columns if name not in ("lyrics", "audio_path")]
-    columns = {name: _column(run, name) for name in names}
+    columns = {**run.descriptors, **{name: _column(run, name) for name in names}}
     columns |= {"id": run.ids, "cluster": [str(number) for number in run.clusters]}
     if DURATION in conditions and DURATION not in columns:
         seconds = (playlists.duration(_track(run, row)) for row in range(len(run.ids)))

@@ -16,7 +16,9 @@ from vae_jax.collection import neighbours
 from vae_jax.config import BASELINE_TITLES
 from vae_jax.errors import UserError
 from vae_jax.explorer import measures, packing
+from vae_jax.features import descriptors
 from vae_jax.plots import palette, projections
+from vae_jax.reasons import explain
 from vae_jax.run import MAPS
 from vae_jax.storage import files
 
@@ -29,6 +31,14 @@ LIMIT = 200_000  # tracks of a page; of more it shows a sample
 FEW_VALUES = 50  # which make categories, however few tracks there are
 MANY_NUMBERS = 12  # distinct numbers, above which a column is a scale
 METHODS = {"vae": "VAE", **BASELINE_TITLES}
+ABOUT = {  # descriptors
+    "loudness_db": "of full scale",
+    "loudness_range_db": "from quiet to loud moments",
+    "brightness_hz": "centre of the spectrum",
+    "noisiness": "0 is a tone, 1 is noise",
+    "tempo_confidence": "1 is a beat that repeats exactly",
+    "key_confidence": "correlation with the key's profile",
+}
 _NOT_SHOWN = ("lyrics", "audio_path")
 
 
@@ -84,6 +94,7 @@ def collect(run: "Results", folder: Path) -> Page:
     nearest, distances = neighbours.nearest_others(points, count)
     names = sorted({*clusters.tolist()}, key=lambda name: _in_order(str(name)))
     placed, given = measures.between(points, clusters, names), history.names(run.outdir)
+    why = explain.read(run.outdir)
     page.text |= {
         "version": __version__,
         "key": files.fingerprint(ids, clusters.tolist()),
@@ -92,12 +103,15 @@ def collect(run: "Results", folder: Path) -> Page:
         "columns": [
             *_columns(page, {"cluster": list(map(str, clusters))}, always=True),
             *_columns(page, _about(run, ids)),
+            *_descriptors(page, run),
             *_columns(page, _other_clusters(run, rows), always=True),
             *_measures(page, run, measures.unusual(distances), placed.share),
         ],
         "neighbours": _neighbours(page, nearest, distances),
         "clusters": {
             "names": [given.get(number, "") for number in names],
+            "suggested": [why.get(number, {}).get("name", "") for number in names],
+            "reasons": [why.get(number, {}).get("reasons", []) for number in names],
             "typical": placed.typical,
             "second": page.add("second", packing.codes(placed.second + 1, len(names) + 1)),
         },
@@ -188,6 +202,19 @@ def _about(run: "Results", ids: Sequence[str]) -> dict[str, list[str]]:
         for name in run.manifest.columns
         if name not in _NOT_SHOWN
     }
+
+
+def _descriptors(page: Page, run: "Results") -> Iterator[dict[str, Any]]:
+    """Yield descriptors as scales, key and mode as categories; columns of that name come first."""
+    for name, cells in run.descriptors.items():
+        shown = [cells[row] for row in page.rows]
+        if name in run.manifest.columns or not any(shown):
+            continue
+        if name in descriptors.WORDS:
+            yield from _columns(page, {name: shown}, always=True)
+        else:
+            values = np.array([float(cell) if cell else math.nan for cell in shown])
+            yield _scale(page, name, values, ABOUT.get(name, ""))
 
 
 def _other_clusters(run: "Results", rows: np.ndarray) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from absl import logging
 
 from vae_jax import extras
 from vae_jax.errors import UserError
-from vae_jax.features import extractors, known, pool
+from vae_jax.features import descriptors, extractors, known, pool
 from vae_jax.features.errors import kind_of
 from vae_jax.features.known import Known
 from vae_jax.features.shards import (
@@ -142,6 +142,24 @@ def write_warnings(path: Path, directory: Path) -> Counter[str]:
         counts = ", ".join(f"{name} read {count}" for name, count in decoders.most_common())
         logging.info("features: %s tracks", counts)
     return Counter(kind_of(row["warning"]) for row in rows)
+
+
+def write_descriptors(path: Path, directory: Path) -> None:
+    """Write `descriptors.csv`, of the tracks that were described; remove it if none was.
+
+    Cells of what cannot be said of a track are empty.
+    """
+    markers = (files.read_sealed_json(marker) for marker in sorted(directory.glob("shard-*.json")))
+    rows = [
+        {"id": id_, **dict(zip(descriptors.NAMES, values, strict=True))}
+        for marker in markers
+        for id_, values in zip(marker["ids"], marker.get("descriptors", ()), strict=False)
+        if values is not None
+    ]
+    if rows:
+        files.write_csv(path, ("id", *descriptors.NAMES), rows)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:

@@ -34,6 +34,7 @@ from vae_jax.storage import files, urls
 
 if TYPE_CHECKING:
     from vae_jax.features.audio import Audio
+    from vae_jax.features.descriptors import Descriptors
     from vae_jax.features.embedding_file import EmbeddingFile
     from vae_jax.features.lyrics import LyricsEmbedding
     from vae_jax.features.spectral import AudioFeature
@@ -67,6 +68,8 @@ class Extracted:
         What read the audio.
     warnings
         What is odd about it.
+    descriptors
+        What `descriptors.describe` says of the audio; None without.
     """
 
     arrays: dict[str, np.ndarray]
@@ -74,6 +77,7 @@ class Extracted:
     faults: tuple["Refused", ...] = ()
     decoder: str = ""
     warnings: tuple[str, ...] = ()
+    descriptors: "Descriptors | None" = None
 
 
 class Refused(str):
@@ -122,11 +126,13 @@ class AudioExtractor:
             kind, retry = (MISSING, NEVER) if is_missing else (UNREADABLE, AGAIN)
             reason = f"cannot read {track.audio_path}: {error.strerror or error}"
             return Refused(reason, kind, retry)
+        values, described = self.feature.listen(sound.waveform)
         return Extracted(
-            {"features": self.feature(sound.waveform)},
+            {"features": values},
             sound.duration,
             decoder=sound.decoder,
             warnings=sound.warnings,
+            descriptors=described,
         )
 
     def _load(self, location: urls.Location) -> "Audio":
@@ -216,6 +222,7 @@ class HybridExtractor:
             ),
             "".join(part.decoder for part in found.values()),
             tuple(warning for part in found.values() for warning in part.warnings),
+            next((part.descriptors for part in found.values() if part.descriptors), None),
         )
 
 

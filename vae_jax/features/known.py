@@ -28,6 +28,8 @@ class Known(NamedTuple):
         The shard's file, and the framed record's place in it, in bytes.
     decoder, warnings
         What read the audio, and what is odd about it.
+    descriptors
+        What the marker says of it; None if nothing.
     """
 
     origin: Origin
@@ -36,6 +38,7 @@ class Known(NamedTuple):
     end: int
     decoder: str
     warnings: Sequence[str]
+    descriptors: Sequence[Any] | None = None
 
 
 def keep(directory: Path, shards: Iterable[int]) -> None:
@@ -84,10 +87,11 @@ def _records(marker: Mapping[str, Any], path: Path) -> dict[str, Known]:
     for oddity in marker["odd"]:
         warnings.setdefault(oddity["id"], []).append(oddity["warning"])
     places = itertools.pairwise([*marker["offsets"], marker["file"][0]])
-    rows = zip(marker["ids"], places, marker["decoders"], strict=True)
+    described = marker.get("descriptors") or [None] * len(marker["ids"])
+    rows = zip(marker["ids"], places, marker["decoders"], described, strict=True)
     return {
-        id_: Known(origins[id_], str(path), begin, end, decoder, warnings.get(id_, []))
-        for id_, (begin, end), decoder in rows
+        id_: Known(origins[id_], str(path), begin, end, decoder, warnings.get(id_, []), about)
+        for id_, (begin, end), decoder, about in rows
         if id_ not in failed
     }
 

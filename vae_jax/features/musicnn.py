@@ -148,7 +148,7 @@ def audio_feature(feature: Mapping[str, Any], weights: Weights) -> spectral.Audi
     """Return the audio feature that describes each of a track's patches, [P, 200]."""
     variables = {"params": traverse_util.unflatten_dict(weights, sep="/")}
     max_samples, num_windows = spectral.longest(feature, SPEC.sample_rate)
-    return spectral.AudioFeature(
+    made = spectral.AudioFeature(
         shape=(None, SIZE),
         dtype="float32",
         max_samples=max_samples,
@@ -157,6 +157,7 @@ def audio_feature(feature: Mapping[str, Any], weights: Weights) -> spectral.Audi
         num_windows=num_windows,
         is_segments=True,
     )
+    return spectral.listening(made, SPEC.sample_rate) if feature["descriptors"] else made
 
 
 @jax.jit

@@ -18,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 
 from vae_jax.config import feature_settings
-from vae_jax.features import extractors, ffmpeg
+from vae_jax.features import descriptors, extractors, ffmpeg
 from vae_jax.features.errors import AGAIN, MACHINE, NEVER, READABLE, REMEDIES, WITH_FFMPEG, kind_of
 from vae_jax.features.extractors import Extracted, Refused
 from vae_jax.features.known import Known
@@ -147,7 +147,7 @@ def write_shard(
     statistics = {name: Statistics.none_of(spec) for name, spec in specs.items() if spec.shape}
     serialize, content = layout.serializer(specs), io.BytesIO()
     ids, offsets, checksums, num_frames, made_from = [], [], [], [], []
-    decoders, failed, odd = [], [], []
+    decoders, described, failed, odd = [], [], [], []
     make = functools.partial(_make, job, extractor)
     with ThreadPoolExecutor(job.num_threads) as pool:
         made = pool.map(make, tracks, look(tracks, job.feature))
@@ -160,6 +160,7 @@ def write_shard(
             failed += [Failure.of(track, fault, kept=True) for fault in result.faults]
             odd += [Oddity.of(track, text) for text in result.warnings]
             decoders.append(result.decoder)
+            described.append(descriptors.to_json(result.descriptors))
             ids.append(track.id)
             offsets.append(content.tell())
             arrays = missing | result.arrays
@@ -178,6 +179,7 @@ def write_shard(
         "checksums": checksums,
         "num_frames": num_frames,
         "decoders": decoders,
+        "descriptors": described,
         "failed": [failure.__dict__ for failure in failed],
         "odd": [oddity.__dict__ for oddity in odd],
     }
@@ -219,7 +221,12 @@ def _make(
         content = tfrecord.read_record(known.path, known.begin, known.end)
         held = content and _read(content, track.id, extractor.arrays)
         if held:
-            held = replace(held, decoder=known.decoder, warnings=tuple(known.warnings))
+            held = replace(
+                held,
+                decoder=known.decoder,
+                warnings=tuple(known.warnings),
+                descriptors=descriptors.from_json(known.descriptors),
+            )
             return known.origin._replace(state=origin.state), content, held
     if origin.state is not None:
         origin = origin._replace(checksum=checksum(track))

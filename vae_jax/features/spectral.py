@@ -8,13 +8,15 @@ windows of a track, N samples, T frames, F mel bands, C channels (bands or coeff
 import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+
+from vae_jax.features import descriptors, measures
 
 FRAMES_PER_BLOCK = 64  # frames and spectra, about 1 MB at a time, stay in a core's cache
 BANDS_PER_MATMUL = 16  # neighbouring mel bands share FFT bins; far ones would multiply zeros
@@ -61,6 +63,21 @@ class SpectralSpec:
         return 1 + (num_samples - self.n_fft % 2) // self.hop_length
 
 
+class Measures(NamedTuple):
+    """What `descriptors` sums up, of a waveform; padding and all.
+
+    Attributes
+    ----------
+    frames
+        `measures.of_frames` of every fourth frame, [T / 4, M].
+    onsets
+        `measures.onsets`, [T].
+    """
+
+    frames: Any
+    onsets: Any
+
+
 @functools.partial(jax.jit, static_argnames="spec")
 def log_mel(waveform: jax.Array, num_samples: jax.Array, spec: SpectralSpec) -> jax.Array:
     """Return the mel spectrogram in dB.
@@ -85,10 +102,54 @@ def log_mel(waveform: jax.Array, num_samples: jax.Array, spec: SpectralSpec) -> 
     """
     if waveform.ndim == 2:
         return _map(lambda pair: log_mel(*pair, spec), (waveform, num_samples))
-    decibels = 10 * jnp.log10(jnp.maximum(mel_power(waveform, spec), MIN_POWER))
+    return _decibels(mel_power(waveform, spec), num_samples, spec)
+
+
+def _decibels(mel: jax.Array, num_samples: jax.Array, spec: SpectralSpec) -> jax.Array:
+    """Return a mel power spectrogram [T, F] in dB, within `TOP_DB` of its maximum."""
+    decibels = 10 * jnp.log10(jnp.maximum(mel, MIN_POWER))
     valid = jnp.arange(len(decibels))[:, None] < spec.num_frames(num_samples)
     loudest = jnp.max(decibels, initial=-jnp.inf, where=valid)
     return jnp.maximum(decibels, loudest - TOP_DB)
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def listen(
+    waveform: jax.Array, num_samples: jax.Array, spec: SpectralSpec
+) -> tuple[jax.Array, Measures]:
+    """Return `log_mel`, and what `descriptors` sums up, from the same spectra.
+
+    The hop must be a quarter of the window, as in `listening_spec`.
+    """
+    if waveform.ndim == 2:
+        return _map(lambda pair: listen(*pair, spec), (waveform, num_samples))
+
+    def measure(frames: jax.Array, power: jax.Array) -> tuple[jax.Array, jax.Array]:
+        few = slice(None, None, descriptors.STRIDE)
+        return _mel(power, spec), measures.of_frames(frames[few], power[few], spec.sample_rate)
+
+    mel, measured = _over_frames(waveform, spec, measure)
+    decibels = _decibels(mel, num_samples, spec)
+    return decibels, Measures(measured, measures.onsets(decibels))
+
+
+def listening_spec(sample_rate: int) -> SpectralSpec:
+    """Return what descriptors are made of, whatever a feature's own settings are."""
+    length = measures.frame_length(sample_rate)
+    hop = length // descriptors.STRIDE
+    return SpectralSpec(sample_rate, length, length, hop, 128, 0.0, sample_rate / 2, 20)
+
+
+@functools.partial(jax.jit, static_argnames=("spec", "name", "deltas"))
+def described(
+    waveform: jax.Array, num_samples: jax.Array, spec: SpectralSpec, name: str, deltas: bool
+) -> tuple[jax.Array, Measures]:
+    """Return a feature of `audio_feature` and what `descriptors` sums up, in one program."""
+    ours = replace(listening_spec(spec.sample_rate), n_mfcc=spec.n_mfcc)
+    decibels, measured = listen(waveform, num_samples, ours)
+    if spec != ours:
+        decibels = log_mel(waveform, num_samples, spec)
+    return _FROM_DECIBELS[name](decibels, num_samples, spec, deltas), measured
 
 
 @functools.partial(jax.jit, static_argnames="spec")
@@ -98,7 +159,10 @@ def mfcc(waveform: jax.Array, num_samples: jax.Array, spec: SpectralSpec) -> jax
     They are the orthonormal DCT-II of `log_mel` over bands, [..., T, C]. Arguments and frames are
     those of `log_mel`.
     """
-    decibels = log_mel(waveform, num_samples, spec)
+    return _mfcc(log_mel(waveform, num_samples, spec), spec)
+
+
+def _mfcc(decibels: jax.Array, spec: SpectralSpec) -> jax.Array:
     return jnp.matmul(decibels, _dct(spec.n_mels, spec.n_mfcc), precision="highest")
 
 
@@ -135,8 +199,22 @@ def mfcc_summary(
 
     The track is a waveform, [N], or several windows, [W, N]; windows of 0 samples do not count.
     """
+    return _summary(log_mel(waveform, num_samples, spec), num_samples, spec, deltas)
+
+
+def _summary(
+    decibels: jax.Array, num_samples: jax.Array, spec: SpectralSpec, deltas: bool
+) -> jax.Array:
     num_frames = jnp.where(num_samples > 0, spec.num_frames(num_samples), 0)
-    return summary(mfcc(waveform, num_samples, spec), num_frames, deltas)
+    return summary(_mfcc(decibels, spec), num_frames, deltas)
+
+
+# Features by name, of the log-mel spectrogram and (num_samples, spec, deltas).
+_FROM_DECIBELS: dict[str, Callable[..., jax.Array]] = {
+    "mfcc": _summary,
+    "mfcc_frames": lambda decibels, num_samples, spec, deltas: _mfcc(decibels, spec),
+    "logmelspec": lambda decibels, *settings: decibels,
+}
 
 
 @dataclass(frozen=True)
@@ -158,15 +236,19 @@ class AudioFeature:
         W, the most windows that a track can have; None if it is one waveform.
     is_segments
         Whether each row describes a segment of the track; it is a frame otherwise.
+    measured_with
+        The frames of which `compute` also returns `Measures`, behind the array; None if it does
+        not.
     """
 
     shape: tuple[int | None, ...]
     dtype: str
     max_samples: int
-    compute: Callable[..., jax.Array]
+    compute: Callable[..., Any]
     num_rows: Callable[[int], int]
     num_windows: int | None = None
     is_segments: bool = False
+    measured_with: SpectralSpec | None = None
 
     @property
     def window_frames(self) -> int | None:
@@ -181,17 +263,32 @@ class AudioFeature:
         The sound is a waveform [N <= max_samples], or up to W windows [<= W, N], each of which is
         padded as a waveform of its own. The frames of windows follow one another.
         """
+        return self.listen(waveform)[0]
+
+    def listen(self, waveform: np.ndarray) -> tuple[np.ndarray, descriptors.Descriptors | None]:
+        """Return the feature, and the descriptors of the sound if these are to be made."""
         *count, length = waveform.shape
         most = [self.num_windows or 1] * len(count)
         padded = np.zeros((*most, self._padded_length(length)), np.float32)
         padded[(*map(slice, waveform.shape),)] = waveform
         lengths = np.zeros(most, np.int32)
         lengths[(*map(slice, count),)] = length
-        values = np.asarray(self.compute(padded, lengths))
+        computed, described = self.compute(padded, lengths), None
+        if spec := self.measured_with:
+            computed, (frames, onsets) = computed
+            real, most = spec.num_frames(length), (*count, 1)[0]
+            frames = np.asarray(frames).reshape(-1, *frames.shape[-2:])
+            onsets = np.asarray(onsets).reshape(-1, onsets.shape[-1])
+            described = descriptors.describe(
+                frames[:most, : -(-real // descriptors.STRIDE)],
+                onsets[:most, :real],
+                spec.sample_rate / spec.hop_length,
+            )
+        values = np.asarray(computed)
         if self.shape[0] is None:
             values = values[(*map(slice, count), slice(self.num_rows(length)))]
             values = values.reshape(-1, values.shape[-1])
-        return values.astype(self.dtype)
+        return values.astype(self.dtype), described
 
     def _padded_length(self, num_samples: int) -> int:
         """Round up to a power of two, or the longest: memory follows the track, not the window."""
@@ -213,7 +310,23 @@ def audio_feature(feature: Mapping[str, Any]) -> AudioFeature:
         "logmelspec": ((None, spec.n_mels), "float16", functools.partial(log_mel, spec=spec)),
     }[feature["name"]]
     max_samples, num_windows = longest(feature, spec.sample_rate)
-    return AudioFeature(shape, dtype, max_samples, compute, spec.num_frames, num_windows)
+    made = AudioFeature(shape, dtype, max_samples, compute, spec.num_frames, num_windows)
+    if not feature["descriptors"]:
+        return made
+    if feature["name"] not in _FROM_DECIBELS:
+        return listening(made, spec.sample_rate)
+    together = functools.partial(described, spec=spec, name=feature["name"], deltas=deltas)
+    return replace(made, compute=together, measured_with=listening_spec(spec.sample_rate))
+
+
+def listening(feature: AudioFeature, sample_rate: int) -> AudioFeature:
+    """Return a feature that is described as well, by a program of its own."""
+    spec = listening_spec(sample_rate)
+
+    def together(waveform: np.ndarray, num_samples: np.ndarray) -> tuple[jax.Array, Measures]:
+        return feature.compute(waveform, num_samples), listen(waveform, num_samples, spec)[1]
+
+    return replace(feature, compute=together, measured_with=spec)
 
 
 def longest(feature: Mapping[str, Any], sample_rate: int) -> tuple[int, int | None]:
@@ -234,6 +347,27 @@ def _map(function: Callable, values: Any) -> Any:
 
 def mel_power(waveform: jax.Array, spec: SpectralSpec) -> jax.Array:
     """Return the mel power spectrogram [T, F] of a waveform [N]."""
+    return _over_frames(waveform, spec, lambda frames, power: _mel(power, spec))
+
+
+def _mel(power: jax.Array, spec: SpectralSpec) -> jax.Array:
+    """Sum spectra [..., bins] in mel bands, [..., F]."""
+    return jnp.concatenate(
+        [
+            jnp.matmul(power[:, first : first + len(weights)], weights, precision="highest")
+            for first, weights in _mel_bands(spec)
+        ],
+        axis=1,
+    )
+
+
+def _over_frames(
+    waveform: jax.Array, spec: SpectralSpec, measure: Callable[[jax.Array, jax.Array], Any]
+) -> Any:
+    """Return what `measure` makes of the frames of a waveform [N], or of every nth: [T, ...].
+
+    It is called with the samples of a block of frames, [b, n_fft], and their power [b, bins].
+    """
     num_frames = spec.num_frames(len(waveform))
     num_blocks = -(-num_frames // FRAMES_PER_BLOCK)
     block_hop = FRAMES_PER_BLOCK * spec.hop_length
@@ -242,23 +376,22 @@ def mel_power(waveform: jax.Array, spec: SpectralSpec) -> jax.Array:
     after = (num_blocks - 1) * block_hop + block_length - before - len(waveform)
     # `after` is negative if a hop longer than the window leaves the last samples unused.
     padded = lax.pad(waveform, jnp.zeros((), waveform.dtype), [(before, after, 0)])
-    window, bands = _window(spec), _mel_bands(spec)
+    window = _window(spec)
 
-    def block_power(block: jax.Array) -> jax.Array:
-        samples = lax.dynamic_slice(padded, (block * block_hop,), (block_length,))
+    def block(number: jax.Array) -> Any:
+        samples = lax.dynamic_slice(padded, (number * block_hop,), (block_length,))
         starts = jnp.arange(FRAMES_PER_BLOCK) * spec.hop_length
         frames = jax.vmap(lambda start: lax.dynamic_slice(samples, (start,), (spec.n_fft,)))(starts)
         spectrum = jnp.fft.rfft(frames * window)
-        power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-        return jnp.concatenate(
-            [
-                jnp.matmul(power[:, first : first + len(weights)], weights, precision="highest")
-                for first, weights in bands
-            ],
-            axis=1,
-        )
+        return measure(frames, jnp.square(spectrum.real) + jnp.square(spectrum.imag))
 
-    return _map(block_power, jnp.arange(num_blocks)).reshape(-1, spec.n_mels)[:num_frames]
+    blocks = _map(block, jnp.arange(num_blocks))
+
+    def join(part: jax.Array) -> jax.Array:
+        stride = FRAMES_PER_BLOCK // part.shape[1]
+        return part.reshape(-1, *part.shape[2:])[: -(-num_frames // stride)]
+
+    return jax.tree.map(join, blocks)
 
 
 def _moments(frames: jax.Array, count: jax.Array) -> list[jax.Array]:

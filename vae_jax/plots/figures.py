@@ -6,14 +6,17 @@ here touches pyplot or any other global state of matplotlib.
 
 import functools
 import os
+import textwrap
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 from vae_jax.plots.palette import Group
@@ -32,6 +35,7 @@ FONTS = (  # in the order in which they are asked for a character
     *("Noto Sans Hebrew", "Noto Sans Devanagari", "Noto Sans Thai", "Arial Unicode MS"),
 )
 SCATTER_LAYERS = 10  # turns that markers take in a scatter plot
+NAME_WIDTH = 18  # characters in a line of a name on a map
 MOST_BARS = 2000  # in a cluster: a figure has fewer pixels, and each bar takes time
 PANEL_TITLES = {
     "loss": "loss: negative ELBO (nats)",
@@ -45,13 +49,17 @@ SPINE_COLOR = "#999999"
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
-    """Write a figure as PNG, its texts in the installed fonts that have their characters."""
+    """Write a figure as PNG, its texts in the installed fonts that have their characters.
+
+    Characters that no font has are written in Latin ones.
+    """
     for text in figure.findobj(Text):
         if not text.get_text().isascii():  # the search through many fonts takes time
             text.set_fontfamily(_font_families())
+            text.set_text(readable(text.get_text(), _characters()))
         text.set_parse_math(False)  # artists may be called $uicideboy$
     with files.atomic_write(path) as file, warnings.catch_warnings():
-        # A box stands for a character that no installed font has.
+        # A box stands for a character that no installed font has, and that has no Latin form.
         warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
         # What has a layout engine fills its figure; the rest is measured, which draws it twice.
         box = None if figure.get_layout_engine() else "tight"
@@ -59,8 +67,27 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
         figure.savefig(file, format="png", dpi=DPI, bbox_inches=box, pil_kwargs=fast)
 
 
-def scatter(projection: Projection, groups: Sequence[Group], legend: str, title: str) -> Figure:
-    """Scatter tracks over the plane, coloured by group; `legend` says what the groups are."""
+def readable(text: str, characters: Collection[int]) -> str:
+    """Write in Latin letters what is not among the characters (code points) that can be drawn."""
+    from anyascii import anyascii
+
+    return "".join(
+        c if c.isascii() or ord(c) in characters or c.isspace() else anyascii(c) or c for c in text
+    )
+
+
+def scatter(
+    projection: Projection,
+    groups: Sequence[Group],
+    legend: str,
+    title: str,
+    *,
+    named: bool = False,
+) -> Figure:
+    """Scatter tracks over the plane, coloured by group; `legend` says what the groups are.
+
+    `named` also writes each group's name in its midst.
+    """
     total = len(projection.coordinates)
     width, height = np.ptp(projection.coordinates, axis=0) + 1e-9
     figure = Figure(figsize=(6.4, 6.4 * np.clip(height / width, 0.5, 1.2)))
@@ -88,6 +115,9 @@ def scatter(projection: Projection, groups: Sequence[Group], legend: str, title:
     plain(axes)
     axes.set_title(title, fontsize=10, loc="left")
     _legend(axes, groups, legend)
+    if named:
+        for group in groups:
+            _write_name(axes, group, projection.coordinates)
     return figure
 
 
@@ -248,6 +278,16 @@ def _legend(axes: Axes, groups: Sequence[Group], title: str) -> None:
         text.set_text(group.label)
 
 
+def _write_name(axes: Axes, group: Group, coordinates: np.ndarray) -> None:
+    """Write a group's name where the middle of its tracks is."""
+    if group.muted:
+        return
+    x, y = np.median(coordinates[group.rows], axis=0)
+    text = axes.text(x, y, "", ha="center", va="center", fontsize=7, fontweight="bold")
+    text.set_text(textwrap.fill(group.short_name, NAME_WIDTH))
+    text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
+
+
 def _cross_table(rows: Sequence[Group], columns: Sequence[Group]) -> np.ndarray:
     """Count the tracks in each pair of groups: int [rows, columns]."""
     total = sum(len(group.rows) for group in rows)
@@ -259,6 +299,13 @@ def _cross_table(rows: Sequence[Group], columns: Sequence[Group]) -> np.ndarray:
     counts = np.zeros((len(rows), len(columns)), int)
     np.add.at(counts, (row_of, column_of), 1)
     return counts
+
+
+@functools.cache
+def _characters() -> frozenset[int]:
+    """Return the code points that the fonts have, without those that draw boxes for all others."""
+    paths = (font_manager.findfont(name) for name in _font_families())
+    return frozenset(code for path in paths for code in get_font(path).get_charmap())
 
 
 @functools.cache

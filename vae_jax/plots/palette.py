@@ -49,14 +49,24 @@ class Group:
     @property
     def label(self) -> str:
         """The name, shortened, and the number of tracks."""
+        return f"{self.short_name} ({len(self.rows):,})"
+
+    @property
+    def short_name(self) -> str:
+        """The name on one line, shortened."""
         name = " ".join(self.name.split())
-        name = name if len(name) <= MAX_LABEL else name[: MAX_LABEL - 1] + "…"
-        return f"{name} ({len(self.rows):,})"
+        return name if len(name) <= MAX_LABEL else name[: MAX_LABEL - 1] + "…"
 
 
 def by_cluster(clusters: np.ndarray, names: Mapping[int, str] | None = None) -> list[Group]:
-    """Group tracks by cluster id, ascending, with noise (-1) last; some ids may have names."""
+    """Group tracks by cluster id, ascending, with noise (-1) last; some ids may have names.
+
+    An id has the same colour in every picture, as long as there are colours for all.
+    """
     groups = _groups(clusters, -1, "noise", NOISE)
+    if clusters.max(initial=-1) < len(STYLES):
+        styles = {str(number): style for number, style in enumerate(STYLES)}
+        groups = [group if group.muted else _styled(group, *styles[group.name]) for group in groups]
     called = {str(number): f"{number} {name}" for number, name in (names or {}).items()}
     return [replace(group, name=called.get(group.name, group.name)) for group in groups]
 
@@ -64,6 +74,10 @@ def by_cluster(clusters: np.ndarray, names: Mapping[int, str] | None = None) -> 
 def by_value(values: Sequence[str]) -> list[Group]:
     """Group tracks by a manifest column's values, in order, with missing (empty) values last."""
     return _groups(np.asarray(values, dtype=str), "", "not given", MISSING)
+
+
+def _styled(group: Group, color: str, marker: str) -> Group:
+    return replace(group, color=color, marker=marker)
 
 
 def _groups(

@@ -4,6 +4,11 @@ Log-mel spectrograms are drawn in dB. Other features are drawn in standard devia
 mean in the collection, since the first few would dwarf the rest.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -21,25 +26,72 @@ TICK_FREQUENCIES = (125, 250, 500, 1000, 2000, 4000, 8000, 16000)  # Hz
 MIN_TICK_DISTANCE = 0.1  # of the axis
 
 
-def reconstruction_figure(data: Reconstructions, title: str) -> Figure:
+@dataclass(frozen=True)
+class FeatureAxis:
+    """What the features of a vector, or the bands of a spectrogram, are.
+
+    Attributes
+    ----------
+    parts
+        Names and sizes of what they consist of, in order.
+    """
+
+    parts: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, feature: Mapping[str, Any], size: int) -> "FeatureAxis":
+        """Describe what `config.feature` makes, if it is of that size."""
+        name = feature["audio_feature"] if feature["name"] == "hybrid" else feature["name"]
+        coefficients = f"MFCC 0 to {feature['n_mfcc'] - 1}"
+        described = ["mean", "deviation", "mean change", "deviation of changes"]
+        number = 4 if feature["deltas"] else 2
+        known = {
+            "mfcc": [(f"{what}, {coefficients}", feature["n_mfcc"]) for what in described[:number]],
+            "mfcc_frames": [(coefficients, feature["n_mfcc"])],
+            "lyrics_tfidf": [("component of the lyrics", size)],
+            "embedding": [("dimension of the embedding", size)],
+            "musicnn": [("dimension of MusiCNN", size)],
+        }.get(name, [])
+        if sum(length for _, length in known) != size:
+            return UNKNOWN
+        return cls(tuple(known))
+
+    @property
+    def name(self) -> str:
+        """The name of all parts together."""
+        return "; ".join(name for name, _ in self.parts)
+
+
+UNKNOWN = FeatureAxis((("feature", 0),))
+
+
+def reconstruction_figure(data: Reconstructions, title: str, axis: FeatureAxis = UNKNOWN) -> Figure:
     """Draw the tracks' inputs beside (spectrograms) or under (vectors) their outputs."""
     draw = _spectrogram_pairs if data.are_spectrograms else _vector_pairs
-    figure = draw(data)
+    figure = draw(data, axis)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     return figure
 
 
-def traversal_figure(data: Reconstructions, title: str) -> Figure:
-    """Draw what the decoder makes of a latent dimension's values, from low to high."""
+def traversal_figure(
+    data: Reconstructions,
+    title: str,
+    axis: FeatureAxis = UNKNOWN,
+    names: Mapping[int, str] = MappingProxyType({}),
+) -> Figure:
+    """Draw what the decoder makes of a latent dimension's values, from low to high.
+
+    `names` says what becomes more as a dimension grows, such as "faster", where that is known.
+    """
     if data.traversals is None or data.dimensions is None or data.values is None:
         raise ValueError("there are no traversals")
     draw = _spectrogram_traversals if data.are_spectrograms else _vector_traversals
-    figure = draw(data, _drawn(data, data.traversals), data.dimensions, data.values)
+    figure = draw(data, _drawn(data, data.traversals), data.dimensions, data.values, axis, names)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     return figure
 
 
-def _spectrogram_pairs(data: Reconstructions) -> Figure:
+def _spectrogram_pairs(data: Reconstructions, axis: FeatureAxis) -> Figure:
     """Draw two tracks in a row; each track's input and output share their colours."""
     count = len(data.ids)
     rows, columns = -(-count // 2), min(2, count)
@@ -58,12 +110,12 @@ def _spectrogram_pairs(data: Reconstructions) -> Figure:
         _color_bar(figure, [left, right], limits, _unit(data))
     for axes in pairs[count:].flat:
         axes.remove()
-    _label_grid(data, grid)
+    _label_grid(data, grid, axis)
     return figure
 
 
-def _vector_pairs(data: Reconstructions) -> Figure:
-    figure, panels = _line_panels(len(data.ids))
+def _vector_pairs(data: Reconstructions, axis: FeatureAxis) -> Figure:
+    figure, panels = _line_panels(len(data.ids), axis)
     inputs, outputs = _drawn(data, data.inputs), _drawn(data, data.outputs)
     markers = ("o", "s") if inputs.shape[1] <= MAX_MARKERS else ("", "")
     for axes, id_, before, after in zip(panels, data.ids, inputs, outputs, strict=True):
@@ -78,7 +130,12 @@ def _vector_pairs(data: Reconstructions) -> Figure:
 
 
 def _spectrogram_traversals(
-    data: Reconstructions, traversals: np.ndarray, dimensions: np.ndarray, values: np.ndarray
+    data: Reconstructions,
+    traversals: np.ndarray,
+    dimensions: np.ndarray,
+    values: np.ndarray,
+    axis: FeatureAxis,
+    names: Mapping[int, str],
 ) -> Figure:
     """Draw how the output changes from that of the middle value, which is left out."""
     middle = traversals.shape[1] // 2
@@ -92,24 +149,34 @@ def _spectrogram_traversals(
     for i, j in np.ndindex(rows, columns):
         axes = grid.item(i, j)
         _image(axes, changes[i, j], limits, CHANGE_COLORS)
-        name = f"latent {dimensions[i]} at " if j == 0 else ""
-        axes.set_title(f"{name}{values[i, j]:.2f}", fontsize=8, loc="left")
+        title = f"{values[i, j]:.2f}"
+        if j == 0:
+            name = names.get(int(dimensions[i]))
+            title = (f"{name}\n" if name else "") + f"latent {dimensions[i]} at {title}"
+        axes.set_title(title, fontsize=8, loc="left")
     what = f"change from the mean latent's output ({_unit(data)})"
     _color_bar(figure, list(grid.flat), limits, what, CHANGE_COLORS)
-    _label_grid(data, grid)
+    _label_grid(data, grid, axis)
     return figure
 
 
 def _vector_traversals(
-    data: Reconstructions, traversals: np.ndarray, dimensions: np.ndarray, values: np.ndarray
+    data: Reconstructions,
+    traversals: np.ndarray,
+    dimensions: np.ndarray,
+    values: np.ndarray,
+    axis: FeatureAxis,
+    names: Mapping[int, str],
 ) -> Figure:
-    figure, panels = _line_panels(len(traversals))
+    figure, panels = _line_panels(len(traversals), axis)
     colors = ScalarMappable(Normalize(0, values.shape[1] - 1), "viridis")
     palette = colors.to_rgba(np.arange(values.shape[1]))
     for axes, decoded, dimension, steps in zip(panels, traversals, dimensions, values, strict=True):
         for line, color in zip(decoded, palette, strict=True):
             axes.plot(line, color=color, linewidth=1)
-        title = f"latent {dimension} from {steps[0]:.2f} to {steps[-1]:.2f}"
+        name = names.get(int(dimension))
+        called = f"latent {dimension}" + (f" ({name})" if name else "")
+        title = f"{called} from {steps[0]:.2f} to {steps[-1]:.2f}"
         axes.set_title(title, fontsize=8, loc="left")
     bar = figure.colorbar(colors, ax=panels, pad=0.01, aspect=30)
     bar.set_ticks([0, values.shape[1] - 1], labels=["low", "high"])
@@ -134,7 +201,7 @@ def _error(data: Reconstructions, before: np.ndarray, after: np.ndarray) -> str:
     return f"RMS error {np.sqrt(np.mean((after - before) ** 2)):.2f}{unit}"
 
 
-def _line_panels(count: int) -> tuple[Figure, list[Axes]]:
+def _line_panels(count: int, axis: FeatureAxis) -> tuple[Figure, list[Axes]]:
     """Make a figure of `count` panels, two in a row, over the same features."""
     rows, columns = -(-count // 2), min(2, count)
     figure = Figure(figsize=(4.6 * columns, 0.6 + 1.8 * rows), layout="constrained")
@@ -148,8 +215,21 @@ def _line_panels(count: int) -> tuple[Figure, list[Axes]]:
         figures.plain(axes)
     for axes in panels[-columns:]:  # the last of each column, also above a removed one
         axes.tick_params(labelbottom=True)
-    figure.supxlabel("feature", fontsize=9)
+    _label_parts(figure, panels, axis)
     return figure, panels
+
+
+def _label_parts(figure: Figure, panels: list[Axes], axis: FeatureAxis) -> None:
+    """Name the features below the panels, and part them by lines in each."""
+    if len(axis.parts) == 1:
+        figure.supxlabel(axis.name, fontsize=9)
+        return
+    ends = np.cumsum([size for _, size in axis.parts])
+    for axes in panels:
+        for end in ends[:-1]:
+            axes.axvline(end - 0.5, color=figures.SPINE_COLOR, linewidth=0.8)
+        axes.set_xticks(ends - np.diff(ends, prepend=0) / 2 - 0.5)
+        axes.set_xticklabels([name.replace(", ", "\n") for name, _ in axis.parts], fontsize=7)
 
 
 def _image(
@@ -180,7 +260,7 @@ def _color_bar(
     bar.outline.set_visible(False)
 
 
-def _label_grid(data: Reconstructions, grid: np.ndarray) -> None:
+def _label_grid(data: Reconstructions, grid: np.ndarray, axis: FeatureAxis) -> None:
     """Label the outer axes of a grid of spectrograms in seconds and Hz, where these are known."""
     num_frames = data.inputs.shape[1]
     bottom, left = grid[-1], grid[:, 0]
@@ -193,7 +273,7 @@ def _label_grid(data: Reconstructions, grid: np.ndarray) -> None:
     for axes in bottom:
         axes.set_xlabel("frame" if data.hop_seconds is None else "time (s)", fontsize=8)
     for axes in left:
-        name = "feature" if data.mel_frequencies is None else "frequency (Hz)"
+        name = axis.name if data.mel_frequencies is None else "frequency (Hz)"
         axes.set_ylabel(name, fontsize=8)
 
 

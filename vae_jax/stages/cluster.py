@@ -1,10 +1,11 @@
-"""The cluster stage: embeddings in, `clustering_metrics.csv` and `clusters.csv` out.
+"""The cluster stage: embeddings in, `clustering_metrics.csv`, `clusters.csv` and reasons out.
 
 The VAE and every baseline are clustered by the same clusterer, with the same number of clusters
 and the same seeds, and scored in their own space and in a common one. If that number is not given,
 it is chosen once, on the first method's embedding, which is the VAE's. Every model that was trained
 is clustered from every start. The components of its own mixture are merged into as many clusters.
-If the outdir's tracks have changed, clusters keep the numbers that they had (see `matching`).
+If the outdir's tracks have changed, clusters keep the numbers that they had (see `matching`); at
+first, clusters of different methods that share tracks have the same number.
 """
 
 import math
@@ -29,6 +30,7 @@ from vae_jax.embedding.latents import Latents
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest
 from vae_jax.run import CENTERS, CLUSTERING_METRICS, CLUSTERS, LABELS, Run
+from vae_jax.stages import reasons
 from vae_jax.stages.up_to_date import hashes, unless_up_to_date
 from vae_jax.storage import files
 
@@ -56,7 +58,7 @@ class Space:
 
 
 def update(run: Run) -> bool:
-    """Cluster and score the latents and the baselines alike."""
+    """Cluster and score the latents and the baselines alike, and say why tracks are together."""
     config = config_lib.to_dict(run.config)
     columns = (config["cluster"]["label"], "artist")
     embeddings = hashes(run.embeddings(), "embed")
@@ -77,7 +79,8 @@ def update(run: Run) -> bool:
         cluster(run, run_id)
         return [run.outdir / name for name in (CLUSTERING_METRICS, CLUSTERS, CENTERS, LABELS)]
 
-    return unless_up_to_date(run, "cluster", made_from, write)
+    changed = unless_up_to_date(run, "cluster", made_from, write)
+    return reasons.update(run) or changed
 
 
 def cluster(run: Run, run_id: str) -> list[Row]:
@@ -162,9 +165,13 @@ def _before(run: Run, method: str) -> dict[str, int]:
 
 
 def _numbers(run: Run, ids: np.ndarray, shown: Mapping[str, Clustering]) -> dict[str, np.ndarray]:
-    """Return the numbers [K] that clusters have in files: as before, where they had one."""
+    """Return the numbers [K] that clusters have in files: as before, where they had one.
+
+    In a first run, those of the baselines and of the mixture are the VAE's most alike ones.
+    """
     if not run.previous:
-        return {name: np.arange(one.num_clusters) for name, one in shown.items()}
+        first = next(iter(shown.values())).labels
+        return {name: matching.numbers_like(one.labels, first) for name, one in shown.items()}
     unused = history.next_ids(run.previous)
     return {
         name: matching.numbers(

@@ -1,4 +1,4 @@
-"""The features stage: the manifest in, records, `failed.csv` and `warnings.csv` out.
+"""The features stage: the manifest in, records, descriptors and lists of failures out.
 
 Where duplicates are to be dropped, they are found here, so that no later stage sees them.
 """
@@ -13,13 +13,13 @@ from absl import logging
 
 from vae_jax.errors import UserError
 from vae_jax.records import layout
-from vae_jax.run import DROPPED, FAILED, FINGERPRINTS, WARNINGS, Run
+from vae_jax.run import DESCRIPTORS, DROPPED, FAILED, FINGERPRINTS, WARNINGS, Run
 from vae_jax.stages import up_to_date
 from vae_jax.storage import files
 
 
 def update(run: Run) -> bool:
-    """Extract features into records; write `failed.csv` and `warnings.csv`."""
+    """Extract features into records; write `failed.csv`, `warnings.csv`, `descriptors.csv`."""
     from vae_jax.features import extract
 
     with _lock(run.records_dir):
@@ -36,6 +36,10 @@ def update(run: Run) -> bool:
             extract.write_failures(run.outdir / FAILED, error.failures)
             raise UserError(f"{error} {run.outdir / FAILED} lists them all.") from error
         odd = extract.write_warnings(run.outdir / WARNINGS, run.records_dir)
+        if run.config.feature.descriptors:
+            extract.write_descriptors(run.outdir / DESCRIPTORS, run.records_dir)
+        else:
+            (run.outdir / DESCRIPTORS).unlink(missing_ok=True)
     extract.write_failures(run.outdir / FAILED, failures)
     for is_kept, fate in (
         (False, "failed and are left out"),

@@ -14,7 +14,10 @@ from vae_jax.errors import UserError
 from vae_jax.run import CLUSTERING_METRICS, MARKERS, Run
 from vae_jax.storage import files
 
-_LATER = {"embed": ("cluster", "visualize"), "cluster": ("visualize",)}  # stages
+_LATER = {  # stages
+    "embed": ("cluster", "reasons", "visualize"),
+    "cluster": ("reasons", "visualize"),
+}
 
 
 def unless_up_to_date(

@@ -1,7 +1,8 @@
 """Draws a run: latents and baselines on the plane, clusters against labels, and the training.
 
 Reads what the other stages left under the output folder, writes `latent_visualization/*.png` and
-the plotted coordinates as `latent_visualization/<method>_<projection>.csv`. `main` calls `run`.
+the plotted coordinates as `latent_visualization/<method>_<projection>.csv`. Of the baselines, all
+but their clusters on the map is in `latent_visualization/more/`. `main` calls `run`.
 """
 
 import functools
@@ -22,12 +23,14 @@ from vae_jax.embedding.latents import Latents
 from vae_jax.errors import UserError
 from vae_jax.manifest import Manifest
 from vae_jax.plots import figures, palette, projections
-from vae_jax.plots.reconstructions import reconstruction_figure, traversal_figure
-from vae_jax.run import CLUSTER_NAMES, CLUSTERS, MAPS, TRAIN_METRICS, Run
+from vae_jax.plots.reconstructions import FeatureAxis, reconstruction_figure, traversal_figure
+from vae_jax.reasons import explain
+from vae_jax.run import CLUSTER_NAMES, CLUSTERS, MAPS, MORE, REASONS, TRAIN_METRICS, Run
 from vae_jax.stages.up_to_date import hashes, unless_up_to_date
 from vae_jax.storage import files
 from vae_jax.training import history
 
+MIXTURE = "mixture"  # of the VAE's prior, whose clusters are drawn on the VAE's map
 Plots = dict[str, Callable[[], Figure]]  # by file name, drawn when it is their turn
 
 
@@ -67,7 +70,7 @@ def update(run: Run) -> bool:
     """Draw the latents, the clusters and the training curves."""
     config = config_lib.to_dict(run.config)
     inputs = [*run.embeddings(), run.outdir / CLUSTERS]
-    optional = [run.outdir / name for name in (TRAIN_METRICS, reconstructions.FILE)]
+    optional = [run.outdir / name for name in (TRAIN_METRICS, reconstructions.FILE, REASONS)]
     made_from = [
         hashes(inputs, "cluster"),
         [files.sha256(path) if path.exists() else None for path in optional],
@@ -111,7 +114,7 @@ def visualize(run: Run) -> list[Path]:
             written.append(table)
             todo |= method_plots
             progress.update(done)
-    todo |= _model_plots(outdir, methods[0])
+    todo |= _model_plots(run, methods[0])
     for column in sorted({*run.config.visualize.color_by} - {run.config.cluster.label}):
         if told := manifest.folding(column).told():  # the label's are listed with the scores
             logging.info("labels: folded in %r: %s", column, told)
@@ -161,11 +164,15 @@ def _method_plots(
     space = f"{method.title} ({latents.shape[1]}-d){method.mark}"
     n = f"n = {len(ids):,}" + (f" of {total:,}" if total > len(ids) else "")
     todo: Plots = {}
+    rarely = f"{MORE}/" if method.prefix else ""
 
-    def add_scatter(suffix: str, groups: list[palette.Group], what: str) -> None:
+    def add_scatter(
+        suffix: str, groups: list[palette.Group], what: str, named: bool = False
+    ) -> None:
         title = f"{space}, {projection.title}, coloured by {what}, {n}"
-        todo[f"{view}_{suffix}"] = functools.partial(
-            figures.scatter, projection, groups, what, title
+        folder = "" if suffix == "clusters" else rarely
+        todo[f"{folder}{view}_{suffix}"] = functools.partial(
+            figures.scatter, projection, groups, what, title, named=named
         )
 
     by_value = {
@@ -174,22 +181,26 @@ def _method_plots(
     }
     labels = clusters.clusters(f"{method.prefix}cluster", ids)
     if labels is not None:
-        names = {} if method.prefix else history_lib.names(run.outdir)
+        names = explain.names(run.outdir, method.name)
         by_cluster = palette.by_cluster(labels, names)
-        add_scatter("clusters", by_cluster, "cluster")
+        add_scatter("clusters", by_cluster, "cluster", named=True)
         for column, groups in by_value.items():
             title = f"{space}, {column} by cluster, {n}"
-            todo[f"{method.name}_clusters_by_{_file_name(column)}"] = functools.partial(
+            todo[f"{rarely}{method.name}_clusters_by_{_file_name(column)}"] = functools.partial(
                 figures.heatmap, by_cluster, groups, column, title
             )
         silhouettes = clusters.numbers(f"{method.prefix}silhouette", ids)
         if silhouettes is not None:
             title = f"{space}, silhouettes, n = {np.isfinite(silhouettes).sum():,}"
-            todo[f"{method.name}_silhouette"] = functools.partial(
+            todo[f"{rarely}{method.name}_silhouette"] = functools.partial(
                 figures.silhouette, silhouettes, by_cluster, title
             )
     for column, groups in by_value.items():
         add_scatter(f"by_{_file_name(column)}", groups, column)
+    components = None if method.prefix else clusters.clusters(f"{MIXTURE}_cluster", ids)
+    if components is not None:
+        groups = palette.by_cluster(components, explain.names(run.outdir, MIXTURE))
+        add_scatter(MIXTURE, groups, "cluster of its mixture", named=True)
     return table, todo
 
 
@@ -213,9 +224,9 @@ def _color_columns(
     return chosen
 
 
-def _model_plots(outdir: Path, model: Method) -> Plots:
+def _model_plots(run: Run, model: Method) -> Plots:
     """Return the plots of the model's training and of what it reconstructs."""
-    todo: Plots = {}
+    todo, outdir = Plots(), run.outdir
     curves = _curves(history.read(outdir / history.FILE))
     if curves:
         title = f"Training{model.mark}"
@@ -223,11 +234,12 @@ def _model_plots(outdir: Path, model: Method) -> Plots:
     decoded = outdir / reconstructions.FILE
     if decoded.exists():
         data = reconstructions.read(decoded)
+        axis = FeatureAxis.of(run.config.feature, data.inputs.shape[-1])
         title = f"Inputs and reconstructions{model.mark}, n = {len(data.ids)}"
-        todo["reconstructions"] = functools.partial(reconstruction_figure, data, title)
+        todo["reconstructions"] = functools.partial(reconstruction_figure, data, title, axis)
         if data.traversals is not None:
-            title = f"Latent traversals{model.mark}"
-            todo["traversals"] = functools.partial(traversal_figure, data, title)
+            title, names = f"Latent traversals{model.mark}", explain.dimensions(outdir)
+            todo["traversals"] = functools.partial(traversal_figure, data, title, axis, names)
     return todo
 
 
