@@ -107,6 +107,26 @@ def test_the_picture_has_all_points_in_the_colours_of_their_clusters(browser, re
         assert near.mean() > 0.6  # the rest is under another point, or under a name
 
 
+def test_points_look_the_same_with_and_without_a_graphics_card(browser, results):
+    pretend = """const ask = WebGL2RenderingContext.prototype.getParameter;
+    WebGL2RenderingContext.prototype.getParameter = function (name) {
+      return name === 37446 ? "a card" : ask.call(this, name);
+    };"""
+    looks, kinds = [], []
+    for script in ("", pretend):
+        with browser.open(results / "map.html", script=script) as page:
+            page.fill("#search", "rock")
+            page.click("#tab-track")
+            image = page.locator("#map").screenshot()
+            looks.append(matplotlib.image.imread(io.BytesIO(image), format="png")[..., :3])
+            has_card = "!document.getElementById('points').getContext('2d')"
+            kinds.append(page.evaluate(has_card))
+    assert kinds == [False, True]
+    different = np.abs(looks[0] - looks[1]).max(axis=2)
+    assert (different > 0.3).sum() < 60  # of the pixels at edges of points
+    assert (looks[0].std(axis=2) > 0.1).sum() > 1000
+
+
 def test_a_click_plays_the_track_from_the_middle_and_lists_its_true_neighbours(
     browser, results, run
 ):

@@ -78,8 +78,6 @@ export function savePicture() {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [points.width, points.height];
   const context = canvas.getContext("2d");
-  context.fillStyle = getComputedStyle(points).getPropertyValue("--paper");
-  context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(points, 0, 0);
   context.drawImage(overlay, 0, 0);
   canvas.toBlob((blob) => download("map.png", blob), "image/png");

@@ -24,9 +24,7 @@ async function start() {
   byId("colors").open = innerWidth > 760;
   startPlayer();
   startFilters();
-  if (!startMap()) {
-    byId("map").append(el("p", { class: "broken" }, "This browser cannot draw with WebGL 2; the lists work."));
-  }
+  startMap();
   startTabs();
   startLegend();
   startList();

@@ -1,13 +1,14 @@
 // The map: draws when something changed, and turns pointers into hovering, choosing and selecting.
 
 import { camera, fit, pan, pixels, toMap, toScreen, transform, zoomAt } from "./camera.js";
-import { styling } from "./colors.js";
+import { paper, styling } from "./colors.js";
 import { data } from "./data.js";
 import { byId } from "./dom.js";
 import { nearestPoint, visitBox, xOf, yOf } from "./grid.js";
 import { drawMinimap, watchMinimap } from "./minimap.js";
 import { countFitting, drawOverlay, findLabels } from "./overlay.js";
-import { LEVELS, makePoints } from "./points.js";
+import { LEVELS } from "./levels.js";
+import { makePoints } from "./points.js";
 import { change, on, state } from "./state.js";
 import { hideTip, showTip } from "./tip.js";
 
@@ -24,7 +25,6 @@ let shownMap = 0; // of data.maps
 
 export function startMap() {
   points = makePoints(byId("points"));
-  if (!points) return false;
   shownMap = state.map;
   restyle();
   resize();
@@ -41,7 +41,6 @@ export function startMap() {
   on(["names", "focus", "playing"], redraw);
   on(["map"], morph);
   findLabels(currentMap());
-  return true;
 }
 
 export function currentMap() {
@@ -59,7 +58,7 @@ export function redraw() {
 }
 
 export function draw() {
-  points.draw({ ...transform(), blend: view.blend, size: pointSize() * view.density });
+  points.draw({ ...transform(), blend: view.blend, size: pointSize() * view.density, paper: paper() });
   drawOverlay(byId("overlay"), currentMap(), view);
   drawMinimap(currentMap());
 }
