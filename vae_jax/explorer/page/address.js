@@ -27,7 +27,9 @@ function filtersIn(text) {
     return found.filter(
       ({ column, sign, value, values }) =>
         typeof column === "string" &&
-        (sign === "in" ? values.every((one) => typeof one === "string") : typeof value === "string"),
+        (sign === "in"
+          ? values.every((one) => typeof one === "string")
+          : typeof value === "string"),
     );
   } catch {
     return [];

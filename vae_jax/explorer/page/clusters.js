@@ -62,19 +62,33 @@ function clusterItem(group, most) {
     "Only this",
   );
   const select = el("button", { type: "button", onclick: () => selectCluster(code) }, "Select");
-  const typical = data.clusters.typical[code].slice(0, 3).map((row) =>
-    el(
-      "li",
-      {},
-      el("button", { type: "button", class: "link", onclick: () => change({ focus: row, opened: true }) }, words(titleOf(row), "", 60)),
-    ),
-  );
+  const typical = data.clusters.typical[code]
+    .slice(0, 3)
+    .map((row) =>
+      el(
+        "li",
+        {},
+        el(
+          "button",
+          { type: "button", class: "link", onclick: () => change({ focus: row, opened: true }) },
+          words(titleOf(row), "", 60),
+        ),
+      ),
+    );
   return el(
     "li",
     { class: "cluster" },
-    el("div", { class: "line" }, swatch(group), isNoise ? el("strong", {}, "noise") : name, el("span", { class: "quiet" }, group.count.toLocaleString("en"))),
+    el(
+      "div",
+      { class: "line" },
+      swatch(group),
+      isNoise ? el("strong", {}, "noise") : name,
+      el("span", { class: "quiet" }, group.count.toLocaleString("en")),
+    ),
     size,
-    typical.length ? el("ul", { class: "typical", "aria-label": "typical tracks" }, ...typical) : null,
+    typical.length
+      ? el("ul", { class: "typical", "aria-label": "typical tracks" }, ...typical)
+      : null,
     el("div", { class: "actions" }, alone, select),
   );
 }
@@ -88,7 +102,9 @@ function fillChoices() {
   for (const [i, id] of ["between-a", "between-b"].entries()) {
     const chosen = byId(id).value;
     const codes = realCodes();
-    const options = codes.map((code) => el("option", { value: code }, words(clusterName(code), "", 40)));
+    const options = codes.map((code) =>
+      el("option", { value: code }, words(clusterName(code), "", 40)),
+    );
     byId(id).replaceChildren(...options);
     byId(id).value = chosen || codes[Math.min(i, codes.length - 1)];
   }

@@ -59,9 +59,7 @@ function joined(bytes, start, size, Kind) {
 // A number of a scale; NaN where it is missing.
 export function number(column, row) {
   const step = column.steps[row];
-  return step === MISSING
-    ? NaN
-    : column.low + (step / (MISSING - 1)) * (column.high - column.low);
+  return step === MISSING ? NaN : column.low + (step / (MISSING - 1)) * (column.high - column.low);
 }
 
 // A cell as text, as exact as the page holds it.

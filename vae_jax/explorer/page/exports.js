@@ -68,8 +68,15 @@ export async function copyIds(rows) {
 
 export function saveNames() {
   const { values } = data.clusterColumn;
-  const named = values.map((value, code) => [value, state.names[value] ?? data.clusters.names[code]]);
-  save("cluster_names.csv", "text/csv", table([["id", "name"], ...named.filter(([, name]) => name)]));
+  const named = values.map((value, code) => [
+    value,
+    state.names[value] ?? data.clusters.names[code],
+  ]);
+  save(
+    "cluster_names.csv",
+    "text/csv",
+    table([["id", "name"], ...named.filter(([, name]) => name)]),
+  );
 }
 
 export function savePicture() {

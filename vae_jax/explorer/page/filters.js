@@ -36,7 +36,9 @@ export function startFilters() {
 
 // The values of a column that are shown alone; none if all are shown.
 export function isolated(column) {
-  const found = state.filters.find(({ sign, column: name }) => sign === "in" && name === column.name);
+  const found = state.filters.find(
+    ({ sign, column: name }) => sign === "in" && name === column.name,
+  );
   return new Set(found ? found.values : []);
 }
 
@@ -53,7 +55,9 @@ export function isolate(column, values) {
 function searched() {
   if (texts) return texts;
   const columns = data.columns.filter(({ kind }) => kind !== "number");
-  texts = data.ids.map((id, row) => folded([id, ...columns.map((column) => cell(column, row))].join("\n")));
+  texts = data.ids.map((id, row) =>
+    folded([id, ...columns.map((column) => cell(column, row))].join("\n")),
+  );
   return texts;
 }
 
@@ -106,7 +110,9 @@ function condition({ column: name, sign, value, values }) {
 function offer() {
   const column = data.columns[byId("filter-column").value];
   const signs = column.kind === "number" ? ["from", "to"] : ["is", "not", "has", "from", "to"];
-  byId("filter-sign").replaceChildren(...signs.map((sign) => el("option", { value: sign }, SIGNS[sign])));
+  byId("filter-sign").replaceChildren(
+    ...signs.map((sign) => el("option", { value: sign }, SIGNS[sign])),
+  );
   const values = column.kind === "category" ? column.values.slice(0, SUGGESTED) : [];
   const options = values.map((value) => el("option", { value: value.slice(0, 200) }));
   byId("filter-values").replaceChildren(...options);
@@ -129,7 +135,11 @@ function drawChips() {
     const remove = () => change({ filters: state.filters.filter((one) => one !== filter) });
     const text = described(filter);
     const label = `remove the condition ${text}`;
-    const button = el("button", { type: "button", class: "plain", "aria-label": label, onclick: remove }, icon("close"));
+    const button = el(
+      "button",
+      { type: "button", class: "plain", "aria-label": label, onclick: remove },
+      icon("close"),
+    );
     return el("li", { class: "chip" }, words(text, "", 60), button);
   });
   byId("chips").replaceChildren(...chips);

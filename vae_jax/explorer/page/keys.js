@@ -52,7 +52,8 @@ export function startKeys() {
     }
     const isOnMap = target === byId("surface") || target === document.body;
     const isPressed = target.closest("button, [role=tab], summary, input");
-    if (!isOnMap && (key.startsWith("Arrow") || (isPressed && (key === " " || key === "Enter")))) return;
+    if (!isOnMap && (key.startsWith("Arrow") || (isPressed && (key === " " || key === "Enter"))))
+      return;
     if (event.shiftKey && MOVES[key]) panBy(...MOVES[key]);
     else if (KEYS[key]) KEYS[key]();
     else return;

@@ -20,7 +20,9 @@ export function startList() {
     el("option", { value: "name" }, "by name"),
     el("option", { value: "marks" }, "marked first"),
     ...data.columns.flatMap((column, i) =>
-      column.kind === "number" ? [el("option", { value: i }, `by ${column.name.slice(0, 40)}`)] : [],
+      column.kind === "number"
+        ? [el("option", { value: i }, `by ${column.name.slice(0, 40)}`)]
+        : [],
     ),
   );
   byId("order").addEventListener("change", refresh);
@@ -73,7 +75,8 @@ function inOrder() {
     const all = Array.from(data.ids.keys());
     return [...all.filter(isMarked), ...all.filter((row) => !isMarked(row))];
   }
-  if (!orders.has(order)) orders.set(order, order === "name" ? byName() : byColumn(data.columns[order]));
+  if (!orders.has(order))
+    orders.set(order, order === "name" ? byName() : byColumn(data.columns[order]));
   return orders.get(order);
 }
 

@@ -61,7 +61,10 @@ function startHeader() {
     change({ theme: dataset.theme });
   });
   byId("show-help").addEventListener("click", () => byId("help").showModal());
-  byId("surface").setAttribute("aria-label", `Map of ${count(data.count, "track")}. Arrow keys walk from track to track.`);
+  byId("surface").setAttribute(
+    "aria-label",
+    `Map of ${count(data.count, "track")}. Arrow keys walk from track to track.`,
+  );
   redraw();
 }
 

@@ -58,7 +58,12 @@ export function redraw() {
 }
 
 export function draw() {
-  points.draw({ ...transform(), blend: view.blend, size: pointSize() * view.density, paper: paper() });
+  points.draw({
+    ...transform(),
+    blend: view.blend,
+    size: pointSize() * view.density,
+    paper: paper(),
+  });
   drawOverlay(byId("overlay"), currentMap(), view);
   drawMinimap(currentMap());
 }

@@ -104,7 +104,9 @@ function drawNames(context, map, paints) {
     context.font = font;
     const wide = context.measureText(text).width;
     const box = [left - wide / 2 - 4, top - 9, left + wide / 2 + 4, top + 9];
-    const isFree = taken.every((b) => box[2] < b[0] || box[0] > b[2] || box[3] < b[1] || box[1] > b[3]);
+    const isFree = taken.every(
+      (b) => box[2] < b[0] || box[0] > b[2] || box[3] < b[1] || box[1] > b[3],
+    );
     if (!isFree) return;
     taken.push(box);
     context.globalAlpha = alpha;

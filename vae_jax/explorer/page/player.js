@@ -57,8 +57,10 @@ export function play(row, rows) {
   change({ playing: row });
   const name = [titleOf(row), artistOf(row)].filter(Boolean).join(" · ");
   byId("now").textContent = shown(name, 120);
-  if (!source) return explain(data.audio ? "no audio is listed for this track" : "this run has no audio");
-  byId("said-player").textContent = queue.length > 1 ? `${queue.indexOf(row) + 1} of ${count(queue.length, "track")}` : "";
+  if (!source)
+    return explain(data.audio ? "no audio is listed for this track" : "this run has no audio");
+  byId("said-player").textContent =
+    queue.length > 1 ? `${queue.indexOf(row) + 1} of ${count(queue.length, "track")}` : "";
   audio.src = source;
   audio.play().catch((error) => {
     if (error.name === "NotAllowedError") explain("the browser wants a click first");
@@ -111,10 +113,13 @@ export function decoded(link) {
 
 function showTime() {
   const { currentTime, duration } = audio;
-  const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+  const clock = (seconds) =>
+    `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
   const isKnown = Number.isFinite(duration);
   byId("seek").value = isKnown && duration ? currentTime / duration : 0;
-  byId("time").textContent = isKnown ? `${clock(currentTime)} / ${clock(duration)}` : clock(currentTime);
+  byId("time").textContent = isKnown
+    ? `${clock(currentTime)} / ${clock(duration)}`
+    : clock(currentTime);
 }
 
 function showPlaying() {

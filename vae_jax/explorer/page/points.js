@@ -67,7 +67,9 @@ export function makePoints(canvas) {
   };
   return {
     // [N, 4]; the last are drawn on top
-    setPlaces: buffer("places", (at) => gl.vertexAttribPointer(at, 4, gl.UNSIGNED_SHORT, true, 0, 0)),
+    setPlaces: buffer("places", (at) =>
+      gl.vertexAttribPointer(at, 4, gl.UNSIGNED_SHORT, true, 0, 0),
+    ),
     // [N]; a colour, its red the lowest byte, and in the highest the shape and eight times the level
     setLooks: buffer("look", (at) => gl.vertexAttribIPointer(at, 1, gl.UNSIGNED_INT, 0, 0)),
     draw({ scale, shift, blend, size, paper }) {
@@ -85,7 +87,9 @@ export function makePoints(canvas) {
 
 // Whether WebGL 2 is there, and is not a program that does what a card would.
 function hasGraphicsCard() {
-  const gl = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
+  const gl = document
+    .createElement("canvas")
+    .getContext("webgl2", { failIfMajorPerformanceCaveat: true });
   if (!gl) return false;
   const about = gl.getExtension("WEBGL_debug_renderer_info");
   const name = gl.getParameter(about ? about.UNMASKED_RENDERER_WEBGL : gl.RENDERER);

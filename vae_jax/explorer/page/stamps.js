@@ -21,9 +21,18 @@ export function makeStamps(canvas) {
         pixels = new Uint32Array(image.data.buffer);
       }
       pixels.fill(packed(paper));
-      const across = { by: (scale[0] * canvas.width) / 2, from: ((shift[0] + 1) * canvas.width) / 2 };
-      const down = { by: (-scale[1] * canvas.height) / 2, from: ((1 - shift[1]) * canvas.height) / 2 };
-      stampAll({ places, looks, blend, across, down, margin, width, height, pixels }, stampsOf(size, width));
+      const across = {
+        by: (scale[0] * canvas.width) / 2,
+        from: ((shift[0] + 1) * canvas.width) / 2,
+      };
+      const down = {
+        by: (-scale[1] * canvas.height) / 2,
+        from: ((1 - shift[1]) * canvas.height) / 2,
+      };
+      stampAll(
+        { places, looks, blend, across, down, margin, width, height, pixels },
+        stampsOf(size, width),
+      );
       context.putImageData(image, -margin, -margin);
     },
   };
@@ -32,13 +41,16 @@ export function makeStamps(canvas) {
 // Each stamp is made when it is first needed: by the point's shape and level, and its phase.
 function stampsOf(size, width) {
   const made = [];
-  return (code, phase) => (made[code * PHASES * PHASES + phase] ||= stamp(code, phase, size, width));
+  return (code, phase) =>
+    (made[code * PHASES * PHASES + phase] ||= stamp(code, phase, size, width));
 }
 
 // The pixels of a point around the one that its middle is in: first those that it covers whole.
 function stamp(code, phase, size, width) {
   const radius = 0.5 * Math.max(1, size * SIZES[code >> 3]);
-  const middle = [(phase % PHASES) + 0.5, Math.floor(phase / PHASES) + 0.5].map((part) => part / PHASES);
+  const middle = [(phase % PHASES) + 0.5, Math.floor(phase / PHASES) + 0.5].map(
+    (part) => part / PHASES,
+  );
   const reach = Math.ceil(radius + 0.5);
   const found = [];
   for (let j = -reach; j <= reach; j++) {
@@ -98,7 +110,8 @@ function stampAll({ places, looks, blend, across, down, margin, width, height, p
       const old = pixels[start + offsets[k]];
       const mixed = Math.imul(redBlue, over[k]) + Math.imul(old & 0xff00ff, under[k]);
       const rest = Math.imul(green, over[k]) + Math.imul(old & 0xff00, under[k]);
-      pixels[start + offsets[k]] = ((mixed >>> 8) & 0xff00ff) | ((rest >>> 8) & 0xff00) | 0xff000000;
+      pixels[start + offsets[k]] =
+        ((mixed >>> 8) & 0xff00ff) | ((rest >>> 8) & 0xff00) | 0xff000000;
     }
   }
 }

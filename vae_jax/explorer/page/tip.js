@@ -12,10 +12,20 @@ export function showTip(row, left, top) {
   const lines = [el("strong", {}, words(titleOf(row), "", 90))];
   if (artistOf(row)) lines.push(el("span", {}, words(artistOf(row), "", 90)));
   const cluster = clusterOf(row);
-  lines.push(el("span", { class: "tip-cluster" }, swatch(clusterStyle(cluster)), words(clusterName(cluster), "", 60)));
+  lines.push(
+    el(
+      "span",
+      { class: "tip-cluster" },
+      swatch(clusterStyle(cluster)),
+      words(clusterName(cluster), "", 60),
+    ),
+  );
   if (column !== data.clusterColumn) {
-    const value = column.kind === "number" ? rounded(number(column, row), column.whole) : cell(column, row);
-    lines.push(el("span", { class: "quiet" }, words(`${column.name}: ${value || "not given"}`, "", 90)));
+    const value =
+      column.kind === "number" ? rounded(number(column, row), column.whole) : cell(column, row);
+    lines.push(
+      el("span", { class: "quiet" }, words(`${column.name}: ${value || "not given"}`, "", 90)),
+    );
   }
   tip.replaceChildren(...lines);
   tip.hidden = false;

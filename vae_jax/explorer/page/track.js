@@ -19,14 +19,17 @@ export function startTrack() {
     if (state.focus < 0) return;
     reveal(state.focus);
     const artist = artistOf(state.focus);
-    announce(`${shown(titleOf(state.focus))}${artist ? ` by ${shown(artist)}` : ""}, ${shown(clusterName(clusterOf(state.focus)))}`);
+    announce(
+      `${shown(titleOf(state.focus))}${artist ? ` by ${shown(artist)}` : ""}, ${shown(clusterName(clusterOf(state.focus)))}`,
+    );
   });
   drawTrack();
 }
 
 function drawTrack() {
   const row = state.focus;
-  const content = row < 0 ? welcome() : [head(row), actions(row), trust(row), ...similar(row), known(row)];
+  const content =
+    row < 0 ? welcome() : [head(row), actions(row), trust(row), ...similar(row), known(row)];
   byId("track").replaceChildren(...content);
 }
 
@@ -34,8 +37,16 @@ function welcome() {
   const listen = data.audio ? "click one to hear it" : "click one to see its neighbours";
   return [
     el("h2", {}, "Every point is a track"),
-    el("p", {}, `Points near each other sound alike, as far as a flat map can show that: ${listen}.`),
-    el("p", { class: "quiet" }, "Drag to move, scroll to zoom, Shift and drag to select. ? lists the keys."),
+    el(
+      "p",
+      {},
+      `Points near each other sound alike, as far as a flat map can show that: ${listen}.`,
+    ),
+    el(
+      "p",
+      { class: "quiet" },
+      "Drag to move, scroll to zoom, Shift and drag to select. ? lists the keys.",
+    ),
   ];
 }
 
@@ -46,7 +57,13 @@ function head(row) {
     { class: "track-head" },
     el("h2", {}, words(titleOf(row), "", 200)),
     artistOf(row) ? el("p", { class: "artist" }, words(artistOf(row), "", 200)) : null,
-    el("p", { class: "quiet" }, swatch(clusterStyle(cluster)), " ", words(clusterName(cluster), "", 80)),
+    el(
+      "p",
+      { class: "quiet" },
+      swatch(clusterStyle(cluster)),
+      " ",
+      words(clusterName(cluster), "", 80),
+    ),
   );
 }
 
@@ -80,11 +97,21 @@ function trust(row) {
   const looked = data.looked_at;
   const percent = currentMap().faithful[row];
   const hits = Math.round((percent / 100) * looked);
-  const verdict = percent >= 70 ? "The map can be trusted here" : percent >= 40 ? "The map is about half right here" : "The map misleads here";
+  const verdict =
+    percent >= 70
+      ? "The map can be trusted here"
+      : percent >= 40
+        ? "The map is about half right here"
+        : "The map misleads here";
   const meter = el("meter", { min: 0, max: 100, low: 40, high: 70, optimum: 100, value: percent });
   meter.setAttribute("aria-label", "how faithful the map is at this track");
   const text = `${verdict}: ${hits} of its ${looked} nearest are near it there.`;
-  return el("p", { class: "trust" }, meter, el("span", {}, looked ? text : "There is no other track."));
+  return el(
+    "p",
+    { class: "trust" },
+    meter,
+    el("span", {}, looked ? text : "There is no other track."),
+  );
 }
 
 function similar(row) {
@@ -117,7 +144,10 @@ function similar(row) {
 function known(row) {
   const second = secondOf(row);
   const facts = data.columns
-    .filter((column) => column !== data.titles && column !== data.artists && column !== data.clusterColumn)
+    .filter(
+      (column) =>
+        column !== data.titles && column !== data.artists && column !== data.clusterColumn,
+    )
     .map((column) => [column.name, cell(column, row)]);
   const next = second < 0 ? [] : [["next cluster", clusterName(second)]];
   const rows = [["id", data.ids[row]], ...next, ...facts].filter(([, value]) => value !== "");
