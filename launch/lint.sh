@@ -8,7 +8,7 @@ run . launch/_venv.sh "[lint]"
 run "$venv/bin/ruff" check .
 run "$venv/bin/ruff" format --check .
 run "$venv/bin/shellcheck" -x launch/*.sh launch/slurm.sbatch .ci/*
-run "$venv/bin/mypy"
 if $dry_run || [ -x "$venv/bin/biome" ]; then # there is none but for Linux on x86_64
   run "$venv/bin/biome" check --error-on-warnings --config-path=launch vae_jax/explorer/page/*.js
 fi
+run "$venv/bin/mypy"
