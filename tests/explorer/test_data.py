@@ -16,6 +16,7 @@ from tests.explorer import runs
 from vae_jax.collection import neighbours
 from vae_jax.errors import UserError
 from vae_jax.explorer import atlas, data, measures, packing, page, previews
+from vae_jax.storage import files
 
 
 def unpacked(text: str) -> tuple[dict, dict[str, np.ndarray]]:
@@ -131,6 +132,60 @@ def test_previews_come_from_the_middle_and_their_room_is_bounded(run, tmp_path):
         previews.make(run, run.ids[:2], 100)
     with pytest.raises(UserError, match=r"about 120 MB: .* 10 s or less"):
         previews.make(run, ["x"] * 1667, 12)
+
+
+def test_neighbours_are_packed_as_steps_and_unpacked_the_same(run, tmp_path):
+    collected = data.collect(run, tmp_path)
+    arrays, about = collected.arrays, collected.text["neighbours"]
+    steps = arrays[about["steps"]].astype(int)
+    position = np.argsort(arrays[about["order"]])
+    moved = position[:, None] + np.where(steps % 2, -(steps + 1) // 2, steps // 2)
+    rows, distances = neighbours.nearest_others(run.latents, 25)
+    np.testing.assert_array_equal(arrays[about["order"]][moved], rows)
+    parts = np.cumsum(arrays[about["farther"]], axis=0, dtype=int).T / 255
+    first, last = (arrays[about["ends"]] / 65534 * about["high"]).T[:, :, None]
+    np.testing.assert_allclose(
+        first + parts * (last - first), distances, atol=distances.max() / 400
+    )
+
+
+def test_descriptors_reasons_and_duplicates_are_shown_where_the_run_has_them(run, tmp_path):
+    assert data.collect(run, tmp_path).text["clusters"]["reasons"] == [[]] * 4
+    described = [
+        {"id": id_, "loudness_db": f"{-i}", "key": "AC"[i % 2]} for i, id_ in enumerate(run.ids)
+    ]
+    files.write_csv(run.outdir / "descriptors.csv", list(described[0]), described[1:])
+    reasons = {"clusters": [{"id": 1, "reasons": ["It is loud."]}, {"id": 7, "reasons": ["?"]}]}
+    files.write_json(run.outdir / "clusters.json", reasons)
+    rows = [
+        {"group": number, "id": id_, "kind": kind, "similarity": 1}
+        for number, id_, kind in [
+            (1, run.ids[0], "recording"),
+            (1, run.ids[9], "recording"),
+            (2, run.ids[5], "file"),
+            (2, "gone", "file"),
+        ]
+    ]
+    files.write_csv(run.outdir / "duplicates.csv", ("group", "id", "kind", "similarity"), rows)
+    collected = data.collect(run, tmp_path)
+    columns = {column["name"]: column for column in collected.text["columns"]}
+    assert (columns["loudness (dB)"]["low"], columns["loudness (dB)"]["high"]) == (-39, -1)
+    assert collected.arrays[columns["loudness (dB)"]["steps"]][0] == packing.MISSING
+    assert columns["key"]["values"] == ["A", "C", ""]
+    assert collected.text["clusters"]["reasons"] == [[], ["It is loud."], [], []]
+    assert collected.text["same"] == [{"kind": "the same recording", "rows": [0, 9]}]
+
+
+def test_columns_that_are_called_alike_stay_apart(tmp_path):
+    columns = {"cluster": ["a", "b"] * 10, "unusual": [str(i) for i in range(20)]}
+    run = vae_jax.load(runs.write(tmp_path, [0, 1] * 10, columns))
+    collected = data.collect(run, tmp_path)
+    shown = collected.text["columns"]
+    names = [column["name"] for column in shown]
+    assert names[:3] == ["cluster", "cluster (2)", "unusual"]
+    assert "unusual (2)" in names
+    assert collected.arrays[shown[0]["codes"]].tolist() == [0, 1] * 10
+    assert shown[1]["values"] == ["a", "b"]
 
 
 def test_audio_is_linked_from_the_pages_folder(run, tmp_path):

@@ -79,8 +79,8 @@ def find(run: "Results", use_fingerprints: bool = True) -> list[Same]:
         for row, kind in zip(others, kinds, strict=True):
             found.append(Same(number, run.ids[row], kind, same[first, row]))
     grouped = {pair for group in groups for pair in itertools.combinations(group, 2)}
-    alike = _alike(rows, distances, grouped)
-    for number, ((first, second), likeness) in enumerate(alike.items(), len(groups) + 1):
+    pairs = alike(rows, distances, grouped)
+    for number, ((first, second), likeness) in enumerate(pairs.items(), len(groups) + 1):
         found += [Same(number, run.ids[first], ALIKE, 1.0)]
         found += [Same(number, run.ids[second], ALIKE, likeness)]
     return found
@@ -161,7 +161,7 @@ def _cliques(count: int, same: Mapping[tuple[int, int], float]) -> list[list[int
     return [sorted(rows) for rows in groups if len(rows) > 1]
 
 
-def _alike(
+def alike(
     nearest: np.ndarray, distances: np.ndarray, grouped: set[tuple[int, int]]
 ) -> dict[tuple[int, int], float]:
     """Return pairs that are each other's nearest, and unusually near, the nearest first."""

@@ -1,9 +1,10 @@
 """Collects from a run what its page shows: maps, columns, clusters, neighbours, paths of audio."""
 
+import itertools
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ import numpy as np
 
 from vae_jax import __version__, history
 from vae_jax.collection import neighbours
-from vae_jax.config import BASELINE_TITLES
+from vae_jax.config import BASELINE_TITLES, TRAINED_ELSEWHERE
 from vae_jax.errors import UserError
-from vae_jax.explorer import measures, packing
+from vae_jax.explorer import findings, measures, packing
 from vae_jax.plots import palette, projections
 from vae_jax.run import MAPS
 from vae_jax.storage import files
@@ -23,8 +24,7 @@ from vae_jax.storage import files
 if TYPE_CHECKING:
     from vae_jax.api import Results
 
-NUM_NEIGHBORS, MANY_NEIGHBORS = 25, 15  # of each track; in a page of many tracks
-MANY = 30_000
+NUM_NEIGHBORS = 25  # of each track
 LIMIT = 200_000  # tracks of a page; of more it shows a sample
 FEW_VALUES = 50  # which make categories, however few tracks there are
 MANY_NUMBERS = 12  # distinct numbers, above which a column is a scale
@@ -51,9 +51,16 @@ class Page:
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
     def add(self, name: str, array: np.ndarray) -> str:
-        """Keep an array; return its name."""
+        """Keep an array; return its name, which is another one if that is taken."""
+        name = unlike(name, self.arrays)
         self.arrays[name] = array
         return name
+
+
+def unlike(name: str, others: Container[str]) -> str:
+    """Return a name that is none of others': the same, or with a number."""
+    numbered = (f"{name} ({i})" for i in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in others)
 
 
 def collect(run: "Results", folder: Path) -> Page:
@@ -80,8 +87,7 @@ def collect(run: "Results", folder: Path) -> Page:
     ids = [run.ids[row] for row in rows]
     page = Page({"ids": ids, "title": run.outdir.resolve().name, "total": len(run.ids)}, rows=rows)
     points, clusters = run.latents[rows], run.clusters[rows]
-    count = NUM_NEIGHBORS if len(rows) <= MANY else MANY_NEIGHBORS
-    nearest, distances = neighbours.nearest_others(points, count)
+    nearest, distances = neighbours.nearest_others(points, NUM_NEIGHBORS)
     names = sorted({*clusters.tolist()}, key=lambda name: _in_order(str(name)))
     placed, given = measures.between(points, clusters, names), history.names(run.outdir)
     page.text |= {
@@ -89,16 +95,20 @@ def collect(run: "Results", folder: Path) -> Page:
         "key": files.fingerprint(ids, clusters.tolist()),
         "maps": [*_shown_maps(page, drawn, nearest)],
         "looked_at": measures.looked_at(len(rows)),
-        "columns": [
+        "columns": _named_apart(
             *_columns(page, {"cluster": list(map(str, clusters))}, always=True),
             *_columns(page, _about(run, ids)),
+            *_columns(page, findings.descriptors(run, ids)),
             *_columns(page, _other_clusters(run, rows), always=True),
             *_measures(page, run, measures.unusual(distances), placed.share),
-        ],
-        "neighbours": _neighbours(page, nearest, distances),
+        ),
+        "neighbours": _neighbours(page, nearest, distances, clusters, drawn[0]),
+        "same": findings.same(run, ids, nearest, distances),
+        "elsewhere": TRAINED_ELSEWHERE.get(run.config.feature.name, ""),
         "clusters": {
             "names": [given.get(number, "") for number in names],
             "typical": placed.typical,
+            "reasons": findings.reasons(run, names),
             "second": page.add("second", packing.codes(placed.second + 1, len(names) + 1)),
         },
         "audio": _audio(run, ids, folder),
@@ -223,6 +233,15 @@ def _columns(
             yield {"name": name, "kind": "text", "values": cells}
 
 
+def _named_apart(*columns: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the columns, none of which is called like one before it: filters go by name."""
+    named: dict[str, dict[str, Any]] = {}
+    for column in columns:
+        name = unlike(column["name"], named)
+        named[name] = column | {"name": name}
+    return [*named.values()]
+
+
 def _in_order(value: str) -> tuple[int, float, str]:
     """Sort whole numbers by value, before words; what is missing (-1, empty) comes last."""
     if value in ("", "-1"):
@@ -272,11 +291,30 @@ def _measures(
             yield _scale(page, name, values, about)
 
 
-def _neighbours(page: Page, rows: np.ndarray, distances: np.ndarray) -> dict[str, Any]:
-    high = float(distances.max()) if distances.size else 0.0
+def _neighbours(
+    page: Page, rows: np.ndarray, distances: np.ndarray, clusters: np.ndarray, shown: Map
+) -> dict[str, Any]:
+    """Return where the page finds the neighbours: in an order that takes little room.
+
+    Along `order` tracks of a cluster follow each other, and in it those that are near on the map,
+    so that neighbours are few `steps` away: 0, -1, 1, -2, ... are stored as 0, 1, 2, 3, ... Of
+    distances there are the first and the last of each track (`ends`), and between them how much
+    each one is farther than the one before, in 255 parts.
+    """
+    places = shown.coordinates[np.searchsorted(shown.rows, page.rows)]
+    order = np.lexsort((measures.along(places), clusters))
+    position = np.argsort(order)
+    steps = position[rows] - position[:, None]
+    ends = distances[:, [0, -1]] if rows.shape[1] else np.zeros((len(rows), 2))
+    high, wide = float(ends.max(initial=0)), np.maximum(ends[:, 1:] - ends[:, :1], 1e-12)
+    parts = np.rint(255 * (distances - ends[:, :1]) / wide).astype(np.uint8)
     return {
-        "rows": page.add("neighbours", rows.astype(np.uint32)),
-        "distances": page.add("distances", packing.quantise(distances, 0.0, high)),
+        "order": page.add("order", order.astype(np.uint32)),
+        "steps": page.add(
+            "steps", np.where(steps < 0, -2 * steps - 1, 2 * steps).astype(np.uint32)
+        ),
+        "ends": page.add("ends", packing.quantise(ends, 0.0, high)),
+        "farther": page.add("farther", np.diff(parts, axis=1, prepend=np.uint8(0)).T),
         "high": high,
     }
 

@@ -11,6 +11,7 @@ DENSITY_NEIGHBORS = 5
 TRUE_NEIGHBORS = 10  # at most, whose places on the map tell how faithful it is
 NEAR = 2  # times as many tracks count as near on the map
 TYPICAL = 5  # tracks of a cluster
+CURVE_BITS = 12  # of each coordinate
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,18 @@ def faithfulness(rows: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     _, found = KDTree(coordinates).query(coordinates, k=size + 1)
     found = np.where(found == np.arange(total)[:, None], -1, found)
     return (true[:, :, None] == found[:, None, :]).any(axis=2).mean(axis=1)
+
+
+def along(coordinates: np.ndarray) -> np.ndarray:
+    """Return where each place of a map lies on a curve that keeps near places near, [N].
+
+    It is that of Morton (1966): the bits of both coordinates in turn.
+    """
+    sides = np.maximum(np.ptp(coordinates, axis=0), 1e-12)
+    cells = ((coordinates - coordinates.min(axis=0)) / sides * (2**CURVE_BITS - 1)).astype(np.int64)
+    bits = np.arange(CURVE_BITS)
+    spread = ((cells[..., None] >> bits & 1) << 2 * bits).sum(axis=-1)
+    return spread[:, 0] + 2 * spread[:, 1]
 
 
 def between(points: np.ndarray, clusters: np.ndarray, names: Sequence[int]) -> Between:

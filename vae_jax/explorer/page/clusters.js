@@ -1,4 +1,5 @@
-// The panel of clusters: names, sizes, typical tracks, and what lies between two of them.
+// The panel of clusters: names, sizes, reasons, typical tracks, and what lies between two of them. It
+// also lists suspected duplicates.
 
 import { clusterName, groupsOf } from "./colors.js";
 import { clusterOf, data, number, secondOf, titleOf } from "./data.js";
@@ -10,6 +11,7 @@ import { change, on, state } from "./state.js";
 import { swatch } from "./swatch.js";
 
 const MOST_BETWEEN = 30;
+const MOST_SAME = 100; // groups of suspected duplicates that are listed
 const CENTRE = 0.35; // up to which a track counts as its own cluster's alone
 
 export function startClusters() {
@@ -24,6 +26,8 @@ export function startClusters() {
   fillChoices();
   byId("between").hidden = realCodes().length < 2;
   drawBetween();
+  on(["names", "theme"], drawSame);
+  drawSame();
 }
 
 function realCodes() {
@@ -75,6 +79,7 @@ function clusterItem(group, most) {
         ),
       ),
     );
+  const reasons = data.clusters.reasons[code].map((text) => el("li", {}, words(text, "", 300)));
   return el(
     "li",
     { class: "cluster" },
@@ -86,6 +91,7 @@ function clusterItem(group, most) {
       el("span", { class: "quiet" }, group.count.toLocaleString("en")),
     ),
     size,
+    reasons.length ? el("ul", { class: "reasons" }, ...reasons) : null,
     typical.length
       ? el("ul", { class: "typical", "aria-label": "typical tracks" }, ...typical)
       : null,
@@ -127,4 +133,14 @@ function drawBetween() {
   byId("between-count").textContent = found.length
     ? `${count(found.length, "track")}; .5 is in the middle`
     : "No track lies between these two.";
+}
+
+function drawSame() {
+  const groups = data.same.slice(0, MOST_SAME);
+  const rows = groups.flatMap(({ kind, rows }) =>
+    rows.map((row, i) => trackRow(row, i ? "" : kind, () => rows)),
+  );
+  byId("same").hidden = !groups.length;
+  byId("same-count").textContent = count(data.same.length, "group");
+  byId("same-list").replaceChildren(...rows);
 }

@@ -25,16 +25,22 @@ export async function load(packed) {
     if (column.kind === "category") column.codes = arrays[column.codes];
     if (column.kind === "number") column.steps = arrays[column.steps];
   }
+  const { order, steps, ends, farther } = data.neighbours;
   data.near = {
-    rows: arrays[data.neighbours.rows],
-    distances: arrays[data.neighbours.distances],
-    each: text.arrays[data.neighbours.rows].shape[1],
+    order: arrays[order],
+    steps: arrays[steps],
+    ends: arrays[ends],
+    farther: arrays[farther],
+    each: text.arrays[steps].shape[1],
+    position: new Uint32Array(data.count),
   };
+  data.near.order.forEach((row, i) => (data.near.position[row] = i));
   data.clusters.second = arrays[data.clusters.second];
   data.clusterColumn = data.columns[0];
   const named = (name) => data.columns.find((column) => column.name.toLowerCase() === name);
   data.titles = named("title");
   data.artists = named("artist");
+  data.sameAs = new Map(data.same.flatMap((group) => group.rows.map((row) => [row, group])));
   data.rows = new Map(data.ids.map((id, row) => [id, row]));
 }
 
@@ -79,15 +85,20 @@ export function artistOf(row) {
   return data.artists ? cell(data.artists, row) : "";
 }
 
-// The true neighbours of a track, the nearest first.
+// The true neighbours of a track, the nearest first; `_neighbours` in data.py says how they are kept.
 export function neighboursOf(row) {
-  const { rows, distances, each } = data.near;
-  const found = [];
-  for (let i = row * each; i < (row + 1) * each; i++) {
-    const distance = (distances[i] / (MISSING - 1)) * data.neighbours.high;
-    found.push({ row: rows[i], distance });
-  }
-  return found;
+  const { order, steps, ends, farther, each, position } = data.near;
+  const [first, last] = [ends[2 * row], ends[2 * row + 1]];
+  const unit = data.neighbours.high / (MISSING - 1);
+  let part = 0;
+  return Array.from({ length: each }, (_, i) => {
+    const step = steps[row * each + i];
+    part += farther[i * data.count + row];
+    return {
+      row: order[position[row] + (step % 2 ? -(step + 1) / 2 : step / 2)],
+      distance: unit * (first + (part / 255) * (last - first)),
+    };
+  });
 }
 
 export function clusterOf(row) {

@@ -41,6 +41,8 @@ async function start() {
 function startHeader() {
   byId("run").textContent = data.title;
   byId("search").value = state.words;
+  byId("elsewhere").textContent = data.elsewhere;
+  byId("elsewhere").hidden = !data.elsewhere;
   const choice = byId("maps");
   choice.append(...data.maps.map((map, i) => el("option", { value: i }, words(map.title))));
   choice.value = state.map;

@@ -29,7 +29,9 @@ export function startTrack() {
 function drawTrack() {
   const row = state.focus;
   const content =
-    row < 0 ? welcome() : [head(row), actions(row), trust(row), ...similar(row), known(row)];
+    row < 0
+      ? welcome()
+      : [head(row), actions(row), trust(row), ...same(row), ...similar(row), known(row)];
   byId("track").replaceChildren(...content);
 }
 
@@ -112,6 +114,14 @@ function trust(row) {
     meter,
     el("span", {}, looked ? text : "There is no other track."),
   );
+}
+
+function same(row) {
+  const group = data.sameAs.get(row);
+  if (!group) return [];
+  const others = group.rows.filter((one) => one !== row);
+  const items = others.map((one) => trackRow(one, group.kind));
+  return [el("h3", {}, "Suspected duplicates"), el("ol", { class: "rows" }, ...items)];
 }
 
 function similar(row) {

@@ -1,0 +1,77 @@
+"""Reads what else is known of a run's tracks and clusters, for its page: whichever files there are.
+
+`descriptors.csv` describes tracks in numbers, `clusters.json` says what sets clusters apart, and
+`duplicates.csv` lists tracks that are the same.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vae_jax.collection import duplicates
+from vae_jax.storage import files
+
+if TYPE_CHECKING:
+    from vae_jax.api import Results
+
+DESCRIPTORS, REASONS, DUPLICATES = "descriptors.csv", "clusters.json", "duplicates.csv"
+UNITS = {"db": "dB", "hz": "Hz", "bpm": "bpm", "seconds": "s"}
+SAID = {duplicates.FILE: "the same file", duplicates.RECORDING: "the same recording"}
+MOST_ALIKE = 500  # pairs that are shown
+
+
+def descriptors(run: "Results", ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the tracks' descriptors by name and unit, "" where there is none."""
+    path = run.outdir / DESCRIPTORS
+    if not path.exists():
+        return {}
+    rows = {row["id"]: row for row in files.iterate_csv(path)}
+    names = [name for name in next(iter(rows.values()), {}) if name != "id"]
+    return {_titled(name): [rows.get(id_, {}).get(name, "") for id_ in ids] for name in names}
+
+
+def _titled(name: str) -> str:
+    """Return "loudness (dB)" of `loudness_db`."""
+    *words, last = name.split("_")
+    if words and last in UNITS:
+        return f"{' '.join(words)} ({UNITS[last]})"
+    return name.replace("_", " ")
+
+
+def reasons(run: "Results", names: Sequence[int]) -> list[list[str]]:
+    """Return the sentences that say what sets each of the clusters apart; none where none do."""
+    path = run.outdir / REASONS
+    if not path.exists():
+        return [[] for _ in names]
+    known = {int(one["id"]): one.get("reasons", []) for one in files.read_json(path)["clusters"]}
+    return [[*map(str, known.get(name, ()))] for name in names]
+
+
+def same(
+    run: "Results", ids: Sequence[str], nearest: np.ndarray, distances: np.ndarray
+) -> list[Mapping[str, Any]]:
+    """Return groups of tracks that may be the same: what they share, and their positions in `ids`.
+
+    They are those of `duplicates.csv`; where there is none, pairs that are unusually near to each
+    other.
+    """
+    path = run.outdir / DUPLICATES
+    if not path.exists():
+        if not nearest.shape[1]:
+            return []
+        pairs = [*duplicates.alike(nearest, distances, set())][:MOST_ALIKE]
+        return [{"kind": "very much alike", "rows": [int(row) for row in pair]} for pair in pairs]
+    position = {id_: i for i, id_ in enumerate(ids)}
+    groups: dict[str, list[int]] = defaultdict(list)
+    kinds = {}
+    for row in files.iterate_csv(path):
+        kinds[row["group"]] = row["kind"]  # the first of a group says the least
+        if row["id"] in position:
+            groups[row["group"]].append(position[row["id"]])
+    return [
+        {"kind": SAID.get(kinds[group], "very much alike"), "rows": rows}
+        for group, rows in groups.items()
+        if len(rows) > 1
+    ]
