@@ -144,9 +144,7 @@ def test_neighbours_are_packed_as_steps_and_unpacked_the_same(run, tmp_path):
     np.testing.assert_array_equal(arrays[about["order"]][moved], rows)
     parts = np.cumsum(arrays[about["farther"]], axis=0, dtype=int).T / 255
     first, last = (arrays[about["ends"]] / 65534 * about["high"]).T[:, :, None]
-    np.testing.assert_allclose(
-        first + parts * (last - first), distances, atol=distances.max() / 400
-    )
+    np.testing.assert_allclose(first * (last / first) ** parts, distances, rtol=6e-3)
 
 
 def test_descriptors_reasons_and_duplicates_are_shown_where_the_run_has_them(run, tmp_path):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vae_jax.api import Results
 
 NUM_NEIGHBORS = 25  # of each track
+LARGEST_RATIO = 1000  # of a track's distances to neighbours; beyond it, near ones count as the first
 LIMIT = 200_000  # tracks of a page; of more it shows a sample
 FEW_VALUES = 50  # which make categories, however few tracks there are
 MANY_NUMBERS = 12  # distinct numbers, above which a column is a scale
@@ -299,22 +300,24 @@ def _neighbours(
     Along `order` tracks of a cluster follow each other, and in it those that are near on the map,
     so that neighbours are few `steps` away: 0, -1, 1, -2, ... are stored as 0, 1, 2, 3, ... Of
     distances there are the first and the last of each track (`ends`), and between them how much
-    each one is farther than the one before, in 255 parts.
+    `farther` each one is than the one before, in 255 equal ratios.
     """
     places = shown.coordinates[np.searchsorted(shown.rows, page.rows)]
     order = np.lexsort((measures.along(places), clusters))
     position = np.argsort(order)
     steps = position[rows] - position[:, None]
     ends = distances[:, [0, -1]] if rows.shape[1] else np.zeros((len(rows), 2))
-    high, wide = float(ends.max(initial=0)), np.maximum(ends[:, 1:] - ends[:, :1], 1e-12)
-    parts = np.rint(255 * (distances - ends[:, :1]) / wide).astype(np.uint8)
+    least = np.maximum(ends[:, 0], ends[:, 1] / LARGEST_RATIO)[:, None] + 1e-30
+    ratios = np.log(np.maximum(distances, least) / least)
+    parts = np.rint(255 * ratios / np.maximum(ratios.max(axis=1, initial=0), 1e-12)[:, None])
+    high = float(ends.max(initial=0))
     return {
         "order": page.add("order", order.astype(np.uint32)),
         "steps": page.add(
             "steps", np.where(steps < 0, -2 * steps - 1, 2 * steps).astype(np.uint32)
         ),
         "ends": page.add("ends", packing.quantise(ends, 0.0, high)),
-        "farther": page.add("farther", np.diff(parts, axis=1, prepend=np.uint8(0)).T),
+        "farther": page.add("farther", np.diff(parts.astype(np.uint8), axis=1, prepend=np.uint8(0)).T),
         "high": high,
     }
 

@@ -3,6 +3,8 @@
 export const MISSING = 65535;
 export const data = { count: 0 };
 
+const LARGEST_RATIO = 1000; // as in data.py
+
 const KINDS = { uint8: Uint8Array, uint16: Uint16Array, uint32: Uint32Array };
 
 export async function load(packed) {
@@ -88,15 +90,16 @@ export function artistOf(row) {
 // The true neighbours of a track, the nearest first; `_neighbours` in data.py says how they are kept.
 export function neighboursOf(row) {
   const { order, steps, ends, farther, each, position } = data.near;
-  const [first, last] = [ends[2 * row], ends[2 * row + 1]];
   const unit = data.neighbours.high / (MISSING - 1);
+  const [first, last] = [unit * ends[2 * row], unit * ends[2 * row + 1]];
+  const least = Math.max(first, last / LARGEST_RATIO);
   let part = 0;
   return Array.from({ length: each }, (_, i) => {
     const step = steps[row * each + i];
     part += farther[i * data.count + row];
     return {
       row: order[position[row] + (step % 2 ? -(step + 1) / 2 : step / 2)],
-      distance: unit * (first + (part / 255) * (last - first)),
+      distance: part ? least * (last / least) ** (part / 255) : first,
     };
   });
 }
