@@ -1,5 +1,6 @@
 """Collects from a run what its page shows: maps, columns, clusters, neighbours, paths of audio."""
 
+import functools
 import itertools
 import math
 import os
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from vae_jax.api import Results
 
 NUM_NEIGHBORS = 25  # of each track
-LARGEST_RATIO = 1000  # of a track's distances to neighbours; beyond it, near ones count as the first
-LIMIT = 200_000  # tracks of a page; of more it shows a sample
+LARGEST_RATIO = (
+    1000  # of a track's distances to neighbours; beyond it, near ones count as the first
+)
+LIMIT = 200_000  # tracks of a page; of more a file shows a sample, and a served one asks
 FEW_VALUES = 50  # which make categories, however few tracks there are
+MOST_VALUES = 5_000  # of a column that makes categories in a page that asks
 MANY_NUMBERS = 12  # distinct numbers, above which a column is a scale
 METHODS = {"vae": "VAE", **BASELINE_TITLES}
 _NOT_SHOWN = ("lyrics", "audio_path")
@@ -45,11 +49,19 @@ class Page:
         Arrays of unsigned integers, by the names that `text` uses.
     rows
         Positions in the run of the tracks that are shown, [N].
+    texts
+        Cells of the columns that the page asks for, [N] each, by name.
     """
 
     text: dict[str, Any]
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def asks(self) -> bool:
+        """Whether it has no text of single tracks, and asks its server (see `asked`)."""
+        return bool(self.text["asks"])
 
     def add(self, name: str, array: np.ndarray) -> str:
         """Keep an array; return its name, which is another one if that is taken."""
@@ -64,7 +76,7 @@ def unlike(name: str, others: Container[str]) -> str:
     return next(one for one in itertools.chain([name], numbered) if one not in others)
 
 
-def collect(run: "Results", folder: Path) -> Page:
+def collect(run: "Results", folder: Path, asks: bool = False) -> Page:
     """Collect what is shown of a run.
 
     Parameters
@@ -73,6 +85,8 @@ def collect(run: "Results", folder: Path) -> Page:
         A run that has clusters.
     folder
         The page's folder, from which paths of audio lead.
+    asks
+        Whether the page shall ask a server about single tracks. It then shows all, however many.
 
     Raises
     ------
@@ -80,42 +94,78 @@ def collect(run: "Results", folder: Path) -> Page:
         If results are missing, damaged, or of other tracks.
     """
     drawn = maps(run)
-    mapped = drawn[0].rows
-    rows = mapped
-    if len(mapped) > LIMIT:
+    rows = drawn[0].rows
+    if len(rows) > LIMIT and not asks:
         rng = np.random.default_rng(run.config.seed)
-        rows = np.sort(rng.choice(mapped, LIMIT, replace=False))
-    ids = [run.ids[row] for row in rows]
-    page = Page({"ids": ids, "title": run.outdir.resolve().name, "total": len(run.ids)}, rows=rows)
-    points, clusters = run.latents[rows], run.clusters[rows]
-    nearest, distances = neighbours.nearest_others(points, NUM_NEIGHBORS)
+        rows = np.sort(rng.choice(rows, LIMIT, replace=False))
+    ids, clusters = [run.ids[row] for row in rows], run.clusters[rows]
+    page = Page({"count": len(ids), "total": len(run.ids), "asks": asks}, rows=rows)
     names = sorted({*clusters.tolist()}, key=lambda name: _in_order(str(name)))
-    placed, given = measures.between(points, clusters, names), history.names(run.outdir)
     page.text |= {
+        "title": run.outdir.resolve().name,
         "version": __version__,
         "key": files.fingerprint(ids, clusters.tolist()),
-        "maps": [*_shown_maps(page, drawn, nearest)],
         "looked_at": measures.looked_at(len(rows)),
-        "columns": _named_apart(
-            *_columns(page, {"cluster": list(map(str, clusters))}, always=True),
-            *_columns(page, _about(run, ids)),
-            *_columns(page, findings.descriptors(run, ids)),
-            *_columns(page, _other_clusters(run, rows), always=True),
-            *_measures(page, run, measures.unusual(distances), placed.share),
-        ),
-        "neighbours": _neighbours(page, nearest, distances, clusters, drawn[0]),
-        "same": findings.same(run, ids, nearest, distances),
         "elsewhere": TRAINED_ELSEWHERE.get(run.config.feature.name, ""),
-        "clusters": {
-            "names": [given.get(number, "") for number in names],
-            "typical": placed.typical,
-            "reasons": findings.reasons(run, names),
-            "second": page.add("second", packing.codes(placed.second + 1, len(names) + 1)),
-        },
-        "audio": _audio(run, ids, folder),
         "palette": [*map(list, palette.STYLES)],
     }
+    placed = measures.between(run.latents[rows], clusters, names)
+    columns = [
+        *_columns(page, {"cluster": list(map(str, clusters))}, always=True),
+        *_columns(page, _about(run, ids)),
+        *_columns(page, findings.descriptors(run, ids)),
+        *_columns(page, _other_clusters(run, rows), always=True),
+        *_measures(page, run, placed.share),
+    ]
+    given = history.names(run.outdir)
+    page.text["clusters"] = {
+        "names": [given.get(number, "") for number in names],
+        "typical": placed.typical,
+        "reasons": findings.reasons(run, names),
+        "second": page.add("second", packing.codes(placed.second + 1, len(names) + 1)),
+    }
+    add = _asked if asks else functools.partial(_whole, folder=folder, columns=columns)
+    add(page, run, ids, drawn)
+    page.text["columns"] = _named_apart(columns)
+    if asks:
+        page.texts = {
+            column["name"]: column.pop("values")
+            for column in page.text["columns"]
+            if column["kind"] == "text"
+        }
     return page
+
+
+def _asked(page: Page, run: "Results", ids: Sequence[str], drawn: Sequence["Map"]) -> None:
+    """Add to a page that asks what it needs of its maps, of duplicates and of audio."""
+    cells = run.manifest.column("audio_path", ids)
+    audible = np.array([bool(cell) for cell in cells], np.uint8)
+    page.text |= {
+        "maps": [*_shown_maps(page, drawn)],
+        "same": findings.listed_same(run, ids),
+        "audible": page.add("audible", audible) if audible.any() else None,
+    }
+
+
+def _whole(
+    page: Page,
+    run: "Results",
+    ids: Sequence[str],
+    drawn: Sequence["Map"],
+    folder: Path,
+    columns: list[dict[str, Any]],
+) -> None:
+    """Add to a page that has all: ids, neighbours and what follows from them, paths of audio."""
+    nearest, distances = neighbours.nearest_others(run.latents[page.rows], NUM_NEIGHBORS)
+    unusual = measures.unusual(distances)
+    columns.append(_scale(page, "unusual", unusual, "share of tracks that lie in denser places"))
+    page.text |= {
+        "ids": ids,
+        "maps": [*_shown_maps(page, drawn, nearest)],
+        "neighbours": _neighbours(page, nearest, distances, run.clusters[page.rows], drawn[0]),
+        "same": findings.same(run, ids, nearest, distances),
+        "audio": _audio(run, ids, folder),
+    }
 
 
 @dataclass(frozen=True)
@@ -166,8 +216,13 @@ def _coordinates(run: "Results", path: Path) -> tuple[np.ndarray, np.ndarray]:
     return rows[order], places[order]
 
 
-def _shown_maps(page: Page, drawn: Sequence[Map], nearest: np.ndarray) -> Iterator[dict[str, Any]]:
-    """Yield what the page needs of each map that has all tracks shown."""
+def _shown_maps(
+    page: Page, drawn: Sequence[Map], nearest: np.ndarray | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield what the page needs of each map that has all tracks shown.
+
+    Where the tracks' true neighbours are given, it includes how faithful the map is at each.
+    """
     for number, one in enumerate(drawn):
         if not np.isin(page.rows, one.rows).all():
             continue
@@ -182,13 +237,15 @@ def _shown_maps(page: Page, drawn: Sequence[Map], nearest: np.ndarray) -> Iterat
             ],
             axis=1,
         )
-        faithful = np.rint(100 * measures.faithfulness(nearest, places)).astype(np.uint8)
-        yield {
+        about = {
             "name": one.name,
             "title": one.title,
             "places": page.add(f"map{number}", square),
-            "faithful": page.add(f"faithful{number}", faithful),
         }
+        if nearest is not None:
+            faithful = np.rint(100 * measures.faithfulness(nearest, places)).astype(np.uint8)
+            about["faithful"] = page.add(f"faithful{number}", faithful)
+        yield about
 
 
 def _about(run: "Results", ids: Sequence[str]) -> dict[str, list[str]]:
@@ -222,9 +279,7 @@ def _columns(
         numbers = None if always else _numbers(cells, distinct)
         if numbers is not None:
             yield _scale(page, name, numbers)
-        elif always or (
-            name != "title" and (len(distinct) <= FEW_VALUES or 2 * len(distinct) <= len(cells))
-        ):
+        elif always or (name != "title" and _repeats(page, len(distinct), len(cells))):
             values = sorted(distinct, key=_in_order)
             code = {value: i for i, value in enumerate(values)}
             codes = packing.codes(np.array([code[cell] for cell in cells]), len(values))
@@ -234,7 +289,14 @@ def _columns(
             yield {"name": name, "kind": "text", "values": cells}
 
 
-def _named_apart(*columns: dict[str, Any]) -> list[dict[str, Any]]:
+def _repeats(page: Page, distinct: int, total: int) -> bool:
+    """Whether a column of so many distinct values makes categories."""
+    if page.asks and distinct > MOST_VALUES:
+        return False
+    return distinct <= FEW_VALUES or 2 * distinct <= total
+
+
+def _named_apart(columns: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the columns, none of which is called like one before it: filters go by name."""
     named: dict[str, dict[str, Any]] = {}
     for column in columns:
@@ -277,10 +339,7 @@ def _scale(page: Page, name: str, values: np.ndarray, about: str = "") -> dict[s
     }
 
 
-def _measures(
-    page: Page, run: "Results", unusual: np.ndarray, share: np.ndarray
-) -> Iterator[dict[str, Any]]:
-    yield _scale(page, "unusual", unusual, "share of tracks that lie in denser places")
+def _measures(page: Page, run: "Results", share: np.ndarray) -> Iterator[dict[str, Any]]:
     yield _scale(page, "between", share, "0 is the cluster's centre, .5 the middle to the next")
     for name, about in (
         ("silhouette", "1 is well inside its cluster, below 0 nearer to another"),
@@ -317,7 +376,9 @@ def _neighbours(
             "steps", np.where(steps < 0, -2 * steps - 1, 2 * steps).astype(np.uint32)
         ),
         "ends": page.add("ends", packing.quantise(ends, 0.0, high)),
-        "farther": page.add("farther", np.diff(parts.astype(np.uint8), axis=1, prepend=np.uint8(0)).T),
+        "farther": page.add(
+            "farther", np.diff(parts.astype(np.uint8), axis=1, prepend=np.uint8(0)).T
+        ),
         "high": high,
     }
 

@@ -5,7 +5,7 @@
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 DESCRIPTORS, REASONS, DUPLICATES = "descriptors.csv", "clusters.json", "duplicates.csv"
 UNITS = {"db": "dB", "hz": "Hz", "bpm": "bpm", "seconds": "s"}
 SAID = {duplicates.FILE: "the same file", duplicates.RECORDING: "the same recording"}
+ALIKE = "very much alike"
 MOST_ALIKE = 500  # pairs that are shown
 
 
@@ -51,27 +52,33 @@ def reasons(run: "Results", names: Sequence[int]) -> list[list[str]]:
 
 def same(
     run: "Results", ids: Sequence[str], nearest: np.ndarray, distances: np.ndarray
-) -> list[Mapping[str, Any]]:
+) -> list[dict[str, Any]]:
     """Return groups of tracks that may be the same: what they share, and their positions in `ids`.
 
-    They are those of `duplicates.csv`; where there is none, pairs that are unusually near to each
-    other.
+    Where nobody has listed them, they are pairs that are unusually near to each other.
     """
+    if (run.outdir / DUPLICATES).exists():
+        return listed_same(run, ids)
+    if not nearest.shape[1]:
+        return []
+    pairs = [*duplicates.alike(nearest, distances, set())][:MOST_ALIKE]
+    return [{"kind": ALIKE, "rows": [int(row) for row in pair]} for pair in pairs]
+
+
+def listed_same(run: "Results", ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the groups of `duplicates.csv`, if there is one."""
     path = run.outdir / DUPLICATES
     if not path.exists():
-        if not nearest.shape[1]:
-            return []
-        pairs = [*duplicates.alike(nearest, distances, set())][:MOST_ALIKE]
-        return [{"kind": "very much alike", "rows": [int(row) for row in pair]} for pair in pairs]
+        return []
     position = {id_: i for i, id_ in enumerate(ids)}
     groups: dict[str, list[int]] = defaultdict(list)
     kinds = {}
     for row in files.iterate_csv(path):
-        kinds[row["group"]] = row["kind"]  # the first of a group says the least
+        kinds[row["group"]] = row["kind"]
         if row["id"] in position:
             groups[row["group"]].append(position[row["id"]])
     return [
-        {"kind": SAID.get(kinds[group], "very much alike"), "rows": rows}
+        {"kind": SAID.get(kinds[group], ALIKE), "rows": rows}
         for group, rows in groups.items()
         if len(rows) > 1
     ]

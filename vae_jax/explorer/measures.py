@@ -69,6 +69,26 @@ def faithfulness(rows: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     return (true[:, :, None] == found[:, None, :]).any(axis=2).mean(axis=1)
 
 
+def faithfulness_at(row: int, rows: np.ndarray, coordinates: np.ndarray) -> float:
+    """Return the same for one track, of its true neighbours, nearest first, [k]."""
+    total = len(coordinates)
+    true = rows[: looked_at(total)]
+    if not len(true):
+        return 1.0
+    apart = np.square(coordinates - coordinates[row]).sum(axis=1)
+    apart[row] = np.inf
+    return float(np.isin(true, least(apart, min(NEAR * len(true), total - 1))).mean())
+
+
+def least(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the positions of the least values, the least first; ties in their order."""
+    if not count:
+        return np.zeros(0, int)
+    bound = np.partition(values, count - 1)[count - 1]
+    within = np.flatnonzero(values <= bound)
+    return within[np.argsort(values[within], kind="stable")][:count]
+
+
 def along(coordinates: np.ndarray) -> np.ndarray:
     """Return where each place of a map lies on a curve that keeps near places near, [N].
 

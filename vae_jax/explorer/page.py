@@ -53,7 +53,7 @@ def write(path: str | os.PathLike, page: Page) -> int:
 def render(page: Page) -> str:
     """Return the page's HTML."""
     parts = {
-        "policy": rendered_policy(),
+        "policy": rendered_policy(page.asks),
         "style": _style(),
         "script": bundle("main"),
         "title": html.escape(str(page.text["title"])),
@@ -62,16 +62,17 @@ def render(page: Page) -> str:
     return _PLACE.sub(lambda found: parts[found[1]], _read("index.html"))
 
 
-def rendered_policy() -> str:
-    """Return the policy of every page that `render` makes."""
-    return policy(bundle("main"), _style())
+def rendered_policy(asks: bool) -> str:
+    """Return the policy of every page that `render` makes, or of those that ask their server."""
+    return policy(bundle("main"), _style(), asks)
 
 
-def policy(script: str, style: str) -> str:
+def policy(script: str, style: str, asks: bool = False) -> str:
     """Return the Content-Security-Policy that lets this script and this style run, and play."""
     return "; ".join(
         [
             "default-src 'none'",
+            *(["connect-src 'self'"] if asks else []),
             f"script-src {_hash(script)}",
             f"style-src {_hash(style)}",
             "img-src data:",  # the icon, which is empty

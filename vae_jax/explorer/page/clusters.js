@@ -17,8 +17,8 @@ const CENTRE = 0.35; // up to which a track counts as its own cluster's alone
 export function startClusters() {
   byId("save-names").addEventListener("click", saveNames);
   for (const id of ["between-a", "between-b"]) byId(id).addEventListener("change", drawBetween);
-  on(["theme", "filters"], drawClusters);
-  on(["names"], () => {
+  on(["theme", "filters", "arrived"], drawClusters);
+  on(["names", "arrived"], () => {
     fillChoices();
     drawBetween();
   });
@@ -26,7 +26,7 @@ export function startClusters() {
   fillChoices();
   byId("between").hidden = realCodes().length < 2;
   drawBetween();
-  on(["names", "theme"], drawSame);
+  on(["names", "theme", "arrived"], drawSame);
   drawSame();
 }
 
@@ -100,8 +100,9 @@ function clusterItem(group, most) {
 }
 
 function selectCluster(code) {
-  const rows = Array.from(data.ids.keys()).filter((row) => clusterOf(row) === code);
-  change({ selected: new Set(rows) });
+  const found = new Set();
+  for (let row = 0; row < data.count; row++) if (clusterOf(row) === code) found.add(row);
+  change({ selected: found });
 }
 
 function fillChoices() {

@@ -1,5 +1,7 @@
 // The run's data, as `vae_jax/explorer/packing.py` packs them.
 
+import { aboutOf, bring, nearOf } from "./asked.js";
+
 export const MISSING = 65535;
 export const data = { count: 0 };
 
@@ -18,15 +20,27 @@ export async function load(packed) {
     arrays[name] = joined(bytes, start, size, KINDS[type]);
     start += size * KINDS[type].BYTES_PER_ELEMENT;
   }
-  Object.assign(data, text, { count: text.ids.length });
+  Object.assign(data, text);
   for (const map of data.maps) {
     map.places = arrays[map.places];
-    map.faithful = arrays[map.faithful];
+    if (!data.asks) map.faithful = arrays[map.faithful];
   }
   for (const column of data.columns) {
     if (column.kind === "category") column.codes = arrays[column.codes];
     if (column.kind === "number") column.steps = arrays[column.steps];
   }
+  if (data.asks) data.audio = arrays[data.audible];
+  else readWhole(text, arrays);
+  data.clusters.second = arrays[data.clusters.second];
+  data.clusterColumn = data.columns[0];
+  const named = (name) => data.columns.find((column) => column.name.toLowerCase() === name);
+  data.titles = named("title");
+  data.artists = named("artist");
+  data.sameAs = new Map(data.same.flatMap((group) => group.rows.map((row) => [row, group])));
+}
+
+// Reads what a page has that need not ask.
+function readWhole(text, arrays) {
   const { order, steps, ends, farther } = data.neighbours;
   data.near = {
     order: arrays[order],
@@ -37,12 +51,6 @@ export async function load(packed) {
     position: new Uint32Array(data.count),
   };
   data.near.order.forEach((row, i) => (data.near.position[row] = i));
-  data.clusters.second = arrays[data.clusters.second];
-  data.clusterColumn = data.columns[0];
-  const named = (name) => data.columns.find((column) => column.name.toLowerCase() === name);
-  data.titles = named("title");
-  data.artists = named("artist");
-  data.sameAs = new Map(data.same.flatMap((group) => group.rows.map((row) => [row, group])));
   data.rows = new Map(data.ids.map((id, row) => [id, row]));
 }
 
@@ -72,6 +80,7 @@ export function number(column, row) {
 
 // A cell as text, as exact as the page holds it.
 export function cell(column, row) {
+  if (column.kind === "text" && data.asks) return aboutOf(row)?.cells[column.name] ?? "";
   if (column.kind === "text") return column.values[row];
   if (column.kind === "category") return column.values[column.codes[row]];
   const value = number(column, row);
@@ -79,8 +88,17 @@ export function cell(column, row) {
   return String(column.whole ? Math.round(value) : Number(value.toPrecision(4)));
 }
 
+export function idOf(row) {
+  return data.asks ? (aboutOf(row)?.id ?? "") : data.ids[row];
+}
+
 export function titleOf(row) {
-  return (data.titles && cell(data.titles, row)) || data.ids[row];
+  return (data.titles && cell(data.titles, row)) || idOf(row) || "…";
+}
+
+// Waits until the texts of tracks are here.
+export async function known(rows) {
+  if (data.asks) await bring(rows);
 }
 
 export function artistOf(row) {
@@ -89,6 +107,10 @@ export function artistOf(row) {
 
 // The true neighbours of a track, the nearest first; `_neighbours` in data.py says how they are kept.
 export function neighboursOf(row) {
+  if (data.asks) {
+    const { rows, distances } = nearOf(row) ?? { rows: [] };
+    return rows.map((other, i) => ({ row: other, distance: distances[i] }));
+  }
   const { order, steps, ends, farther, each, position } = data.near;
   const unit = data.neighbours.high / (MISSING - 1);
   const [first, last] = [unit * ends[2 * row], unit * ends[2 * row + 1]];
@@ -102,6 +124,11 @@ export function neighboursOf(row) {
       distance: part ? least * (last / least) ** (part / 255) : first,
     };
   });
+}
+
+// How faithful a map is at a track, in percent; undefined as long as that is on its way.
+export function faithfulAt(number, row) {
+  return data.asks ? nearOf(row)?.faithful[number] : data.maps[number].faithful[row];
 }
 
 export function clusterOf(row) {

@@ -1,7 +1,7 @@
 // What can be taken away: playlists, tables, ids, a picture, the names of clusters.
 
 import { clusterName } from "./colors.js";
-import { artistOf, cell, data, titleOf } from "./data.js";
+import { artistOf, cell, data, idOf, titleOf } from "./data.js";
 import { announce, byId, count } from "./dom.js";
 import { audioOf, decoded } from "./player.js";
 import { draw } from "./map.js";
@@ -23,10 +23,10 @@ export function table(rows) {
 export function saveCsv(rows) {
   const header = ["id", ...data.columns.map((column) => column.name), "cluster_name", "marked"];
   const lines = rows.map((row) => [
-    data.ids[row],
+    idOf(row),
     ...data.columns.map((column) => cell(column, row)),
     clusterName(data.clusterColumn.codes[row]),
-    state.marks.has(data.ids[row]) ? "yes" : "",
+    state.marks.has(idOf(row)) ? "yes" : "",
   ]);
   save("tracks.csv", "text/csv", table([header, ...lines]));
 }
@@ -57,7 +57,7 @@ function placeOf(row) {
 }
 
 export async function copyIds(rows) {
-  const text = rows.map((row) => data.ids[row]).join("\n");
+  const text = rows.map(idOf).join("\n");
   try {
     await navigator.clipboard.writeText(text);
     announce(`${count(rows.length, "id")} copied.`);

@@ -10,7 +10,7 @@ import { countFitting, drawOverlay, findLabels } from "./overlay.js";
 import { LEVELS } from "./levels.js";
 import { makePoints } from "./points.js";
 import { change, on, state } from "./state.js";
-import { hideTip, showTip } from "./tip.js";
+import { hideTip, showTip, startTip } from "./tip.js";
 
 const REACH = 14; // CSS pixels from which a point is hit
 const MORPH = 600; // ms in which one map becomes another
@@ -32,13 +32,14 @@ export function startMap() {
   byId("colors").addEventListener("toggle", resize);
   watchPointers();
   watchMinimap(redraw);
+  startTip();
   on(["column", "fits", "selected", "theme"], restyle);
   on(["column", "theme", "names", "map"], () => findLabels(currentMap()));
   on(["fits"], () => {
     countFitting();
     redraw();
   });
-  on(["names", "focus", "playing"], redraw);
+  on(["names", "focus", "playing", "arrived"], redraw);
   on(["map"], morph);
   findLabels(currentMap());
 }

@@ -1,8 +1,8 @@
 // Plays tracks: one, or a queue. A preview starts in the middle, where music is typical of itself.
 
-import { artistOf, data, titleOf } from "./data.js";
+import { artistOf, data, idOf, titleOf } from "./data.js";
 import { announce, byId, count, icon, shown } from "./dom.js";
-import { change, state } from "./state.js";
+import { change, on, state } from "./state.js";
 
 const audio = new Audio();
 let queue = [];
@@ -29,6 +29,7 @@ export function startPlayer() {
   audio.addEventListener("error", () => explain());
   for (const name of ["play", "pause"]) audio.addEventListener(name, showPlaying);
   byId("player").hidden = !data.audio;
+  on(["arrived"], () => state.playing >= 0 && showName());
 }
 
 // The address of a track's audio; "" if it has none.
@@ -55,8 +56,7 @@ export function play(row, rows) {
   else if (!queue.includes(row)) queue = [row];
   const source = audioOf(row);
   change({ playing: row });
-  const name = [titleOf(row), artistOf(row)].filter(Boolean).join(" · ");
-  byId("now").textContent = shown(name, 120);
+  showName();
   if (!source)
     return explain(data.audio ? "no audio is listed for this track" : "this run has no audio");
   byId("said-player").textContent =
@@ -65,6 +65,11 @@ export function play(row, rows) {
   audio.play().catch((error) => {
     if (error.name === "NotAllowedError") explain("the browser wants a click first");
   });
+}
+
+function showName() {
+  const name = [titleOf(state.playing), artistOf(state.playing)].filter(Boolean).join(" · ");
+  byId("now").textContent = shown(name, 120);
 }
 
 export function toggle() {
@@ -99,7 +104,7 @@ function explain(reason) {
 }
 
 function fileName(row) {
-  return decoded(data.audio[row]).split("/").pop();
+  return data.asks ? `the file of ${idOf(row)}` : decoded(data.audio[row]).split("/").pop();
 }
 
 // A path as people write it; as it stands if its bytes are no UTF-8.

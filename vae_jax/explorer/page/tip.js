@@ -3,10 +3,17 @@
 import { clusterName, clusterStyle } from "./colors.js";
 import { artistOf, cell, clusterOf, data, number, titleOf } from "./data.js";
 import { byId, el, rounded, words } from "./dom.js";
-import { state } from "./state.js";
+import { on, state } from "./state.js";
 import { swatch } from "./swatch.js";
 
+let last = [];
+
+export function startTip() {
+  on(["arrived"], () => byId("tip").hidden || showTip(...last));
+}
+
 export function showTip(row, left, top) {
+  last = [row, left, top];
   const tip = byId("tip");
   const column = data.columns[state.column];
   const lines = [el("strong", {}, words(titleOf(row), "", 90))];

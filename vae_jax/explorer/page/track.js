@@ -1,9 +1,20 @@
 // The panel of one track: what is known of it, and its true neighbours.
 
 import { clusterName, clusterStyle } from "./colors.js";
-import { artistOf, cell, clusterOf, data, neighboursOf, secondOf, titleOf } from "./data.js";
+import {
+  artistOf,
+  cell,
+  clusterOf,
+  data,
+  faithfulAt,
+  idOf,
+  known,
+  neighboursOf,
+  secondOf,
+  titleOf,
+} from "./data.js";
 import { announce, byId, count, el, icon, shown, words } from "./dom.js";
-import { currentMap, reveal } from "./map.js";
+import { reveal } from "./map.js";
 import { play } from "./player.js";
 import { trackRow } from "./rows.js";
 import { change, on, state } from "./state.js";
@@ -13,17 +24,20 @@ import { showTab } from "./tabs.js";
 let onlyElsewhere = false;
 
 export function startTrack() {
-  on(["focus", "names", "marks", "map", "theme", "playing"], drawTrack);
+  on(["focus", "names", "marks", "map", "theme", "playing", "arrived"], drawTrack);
   on(["opened"], () => showTab("track"));
   on(["focus"], () => {
     if (state.focus < 0) return;
     reveal(state.focus);
-    const artist = artistOf(state.focus);
-    announce(
-      `${shown(titleOf(state.focus))}${artist ? ` by ${shown(artist)}` : ""}, ${shown(clusterName(clusterOf(state.focus)))}`,
-    );
+    sayFocus(state.focus);
   });
   drawTrack();
+}
+
+async function sayFocus(row) {
+  await known([row]);
+  const [title, artist] = [shown(titleOf(row)), shown(artistOf(row))];
+  announce(`${title}${artist ? ` by ${artist}` : ""}, ${shown(clusterName(clusterOf(row)))}`);
 }
 
 function drawTrack() {
@@ -31,7 +45,7 @@ function drawTrack() {
   const content =
     row < 0
       ? welcome()
-      : [head(row), actions(row), trust(row), ...same(row), ...similar(row), known(row)];
+      : [head(row), actions(row), trust(row), ...same(row), ...similar(row), facts(row)];
   byId("track").replaceChildren(...content);
 }
 
@@ -70,7 +84,7 @@ function head(row) {
 }
 
 function actions(row) {
-  const isMarked = state.marks.has(data.ids[row]);
+  const isMarked = state.marks.has(idOf(row));
   const near = () => [row, ...neighboursOf(row).map((one) => one.row)];
   const button = (text, act, sign, pressed) =>
     el(
@@ -90,14 +104,16 @@ function actions(row) {
 
 export function toggleMark(row) {
   const marks = new Set(state.marks);
-  const id = data.ids[row];
+  const id = idOf(row);
   if (!marks.delete(id)) marks.add(id);
   change({ marks });
 }
 
 function trust(row) {
   const looked = data.looked_at;
-  const percent = currentMap().faithful[row];
+  const percent = faithfulAt(state.map, row);
+  if (percent === undefined)
+    return el("p", { class: "quiet" }, "Its neighbours are on their way …");
   const hits = Math.round((percent / 100) * looked);
   const verdict =
     percent >= 70
@@ -151,16 +167,16 @@ function similar(row) {
   ];
 }
 
-function known(row) {
+function facts(row) {
   const second = secondOf(row);
-  const facts = data.columns
+  const cells = data.columns
     .filter(
       (column) =>
         column !== data.titles && column !== data.artists && column !== data.clusterColumn,
     )
     .map((column) => [column.name, cell(column, row)]);
   const next = second < 0 ? [] : [["next cluster", clusterName(second)]];
-  const rows = [["id", data.ids[row]], ...next, ...facts].filter(([, value]) => value !== "");
+  const rows = [["id", idOf(row)], ...next, ...cells].filter(([, value]) => value !== "");
   const terms = rows.flatMap(([name, value]) => [
     el("dt", {}, words(name, "", 40)),
     el("dd", {}, words(value, "", 400)),
