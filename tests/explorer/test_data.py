@@ -148,13 +148,14 @@ def test_neighbours_are_packed_as_steps_and_unpacked_the_same(run, tmp_path):
 
 
 def test_descriptors_reasons_and_duplicates_are_shown_where_the_run_has_them(run, tmp_path):
-    assert data.collect(run, tmp_path).text["clusters"]["reasons"] == [[]] * 4
+    clusters = data.collect(run, tmp_path).text["clusters"]
+    assert (clusters["reasons"], clusters["suggested"]) == ([[]] * 4, [""] * 4)
     described = [
         {"id": id_, "loudness_db": f"{-i}", "key": "AC"[i % 2]} for i, id_ in enumerate(run.ids)
     ]
     files.write_csv(run.outdir / "descriptors.csv", list(described[0]), described[1:])
-    reasons = {"clusters": [{"id": 1, "reasons": ["It is loud."]}, {"id": 7, "reasons": ["?"]}]}
-    files.write_json(run.outdir / "clusters.json", reasons)
+    loud = {"cluster": 1, "name": "loud", "reasons": ["It is loud."], "edge": [run.ids[2], "gone"]}
+    files.write_json(run.outdir / "clusters.json", {"methods": {"vae": [loud, {"cluster": 7}]}})
     rows = [
         {"group": number, "id": id_, "kind": kind, "similarity": 1}
         for number, id_, kind in [
@@ -170,7 +171,10 @@ def test_descriptors_reasons_and_duplicates_are_shown_where_the_run_has_them(run
     assert (columns["loudness (dB)"]["low"], columns["loudness (dB)"]["high"]) == (-39, -1)
     assert collected.arrays[columns["loudness (dB)"]["steps"]][0] == packing.MISSING
     assert columns["key"]["values"] == ["A", "C", ""]
-    assert collected.text["clusters"]["reasons"] == [[], ["It is loud."], [], []]
+    clusters = collected.text["clusters"]
+    assert clusters["reasons"] == [[], ["It is loud."], [], []]
+    assert clusters["edge"] == [[], [2], [], []]
+    assert clusters["suggested"] == ["", "loud", "", ""]
     assert collected.text["same"] == [{"kind": "the same recording", "rows": [0, 9]}]
 
 

@@ -254,6 +254,40 @@ def test_names_and_marks_stay_and_the_run_reads_the_names(browser, results, run)
         assert "=slow, and sad" in page.text_content("#legend")
 
 
+def test_what_is_known_of_clusters_and_duplicates_is_listed(browser, tmp_path):
+    total = 40
+    titles = {"title": [f"Song {i}" for i in range(total)]}
+    results = runs.write(tmp_path, [i % 2 for i in range(total)], titles)
+    ids = vae_jax.load(results).ids
+    described = [{"id": id_, "tempo_bpm": f"{60 + i}"} for i, id_ in enumerate(ids)]
+    files.write_csv(results / "descriptors.csv", ("id", "tempo_bpm"), described)
+    loud = {"cluster": 1, "name": "loud", "reasons": ["Louder: -9 dB, others -20."]}
+    loud |= {"edge": [ids[3]]}
+    files.write_json(results / "clusters.json", {"methods": {"vae": [loud]}})
+    same = [{"group": 1, "id": ids[i], "kind": "recording", "similarity": 1} for i in (4, 8)]
+    files.write_csv(results / "duplicates.csv", list(same[0]), same)
+    config = files.read_json(results / "config.json")
+    config["feature"]["name"] = "musicnn"
+    files.write_json(results / "config.json", config)
+    page = vae_jax.load(results).explore().path
+    with browser.open(page) as page:
+        assert page.text_content("#elsewhere") == "features trained elsewhere with tags"
+        assert "1 loud" in page.text_content("#legend")
+        page.click("#tab-clusters")
+        panel = page.text_content("#clusters")
+        assert "Louder: -9 dB, others -20." in panel
+        assert rows_of(page, "#same-list") == [4, 8]
+        picture(page, "clusters")
+        page.click(".typical >> nth=-1 >> button")
+        assert page.text_content("#track h2") == "Song 3"
+        page.select_option("#column", label="tempo (bpm)")
+        assert page.text_content("#legend .ends") == "6099"
+        page.click("#tab-clusters")
+        page.click("#same-list li[data-row='8'] .track")
+        assert "the same recording" in page.text_content("#track")
+        picture(page, "track")
+
+
 def test_all_of_it_goes_by_keyboard(browser, results, run):
     with browser.open(results / "map.html") as page:
         page.keyboard.press("Tab")

@@ -121,7 +121,7 @@ def collect(run: "Results", folder: Path, asks: bool = False) -> Page:
     page.text["clusters"] = {
         "names": [given.get(number, "") for number in names],
         "typical": placed.typical,
-        "reasons": findings.reasons(run, names),
+        **findings.explained(run, names, ids),
         "second": page.add("second", packing.codes(placed.second + 1, len(names) + 1)),
     }
     add = _asked if asks else functools.partial(_whole, folder=folder, columns=columns)

@@ -41,13 +41,23 @@ def _titled(name: str) -> str:
     return name.replace("_", " ")
 
 
-def reasons(run: "Results", names: Sequence[int]) -> list[list[str]]:
-    """Return the sentences that say what sets each of the clusters apart; none where none do."""
+def explained(run: "Results", names: Sequence[int], ids: Sequence[str]) -> dict[str, list[Any]]:
+    """Return of each cluster a suggested name, `reasons` in words, and rows at its `edge`.
+
+    They are "" and empty where nothing is known.
+    """
     path = run.outdir / REASONS
-    if not path.exists():
-        return [[] for _ in names]
-    known = {int(one["id"]): one.get("reasons", []) for one in files.read_json(path)["clusters"]}
-    return [[*map(str, known.get(name, ()))] for name in names]
+    known = {}
+    if path.exists():
+        known = {one["cluster"]: one for one in files.read_json(path)["methods"]["vae"]}
+    of_each = [known.get(name, {}) for name in names]
+    edges = {id_ for one in of_each for id_ in one.get("edge", ())}
+    rows = {id_: row for row, id_ in enumerate(ids) if id_ in edges}
+    return {
+        "suggested": [one.get("name", "") for one in of_each],
+        "reasons": [[*one.get("reasons", ())] for one in of_each],
+        "edge": [[rows[id_] for id_ in one.get("edge", ()) if id_ in rows] for one in of_each],
+    }
 
 
 def same(

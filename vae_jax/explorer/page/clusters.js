@@ -11,6 +11,7 @@ import { change, on, state } from "./state.js";
 import { swatch } from "./swatch.js";
 
 const MOST_BETWEEN = 30;
+const MOST_TRACKS = 3; // of each kind in a cluster
 const MOST_SAME = 100; // groups of suspected duplicates that are listed
 const CENTRE = 0.35; // up to which a track counts as its own cluster's alone
 
@@ -66,19 +67,6 @@ function clusterItem(group, most) {
     "Only this",
   );
   const select = el("button", { type: "button", onclick: () => selectCluster(code) }, "Select");
-  const typical = data.clusters.typical[code]
-    .slice(0, 3)
-    .map((row) =>
-      el(
-        "li",
-        {},
-        el(
-          "button",
-          { type: "button", class: "link", onclick: () => change({ focus: row, opened: true }) },
-          words(titleOf(row), "", 60),
-        ),
-      ),
-    );
   const reasons = data.clusters.reasons[code].map((text) => el("li", {}, words(text, "", 300)));
   return el(
     "li",
@@ -92,11 +80,21 @@ function clusterItem(group, most) {
     ),
     size,
     reasons.length ? el("ul", { class: "reasons" }, ...reasons) : null,
-    typical.length
-      ? el("ul", { class: "typical", "aria-label": "typical tracks" }, ...typical)
-      : null,
+    tracks("typical", data.clusters.typical[code]),
+    tracks("at its edge", data.clusters.edge[code]),
     el("div", { class: "actions" }, alone, select),
   );
+}
+
+// Some tracks of a cluster, under what they are.
+function tracks(what, rows) {
+  const links = rows.slice(0, MOST_TRACKS).map((row) => {
+    const open = () => change({ focus: row, opened: true });
+    const attributes = { type: "button", class: "link", onclick: open };
+    return el("li", {}, el("button", attributes, words(titleOf(row), "", 60)));
+  });
+  if (!links.length) return null;
+  return el("div", {}, el("p", { class: "quiet" }, what), el("ul", { class: "typical" }, ...links));
 }
 
 function selectCluster(code) {

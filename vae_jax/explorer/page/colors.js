@@ -72,7 +72,9 @@ export function groupName(column, group) {
 export function clusterName(code) {
   const value = data.clusterColumn.values[code];
   const given = state.names[value] ?? data.clusters.names[code];
-  return given || (value === "-1" ? "noise" : `cluster ${value}`);
+  const suggested = data.clusters.suggested[code];
+  if (given || value === "-1") return given || "noise";
+  return suggested ? `${value} ${suggested}` : `cluster ${value}`;
 }
 
 export function clusterStyle(code) {

@@ -100,9 +100,10 @@ function drawLines(context, map, paints) {
 // Groups first, the largest first; then single tracks, where few are in view. None covers another.
 function drawNames(context, map, paints) {
   const taken = [];
-  const write = (text, left, top, font, alpha) => {
+  const write = (text, middle, top, font, alpha) => {
     context.font = font;
     const wide = context.measureText(text).width;
+    const left = besidesTools(middle, wide);
     const box = [left - wide / 2 - 4, top - 9, left + wide / 2 + 4, top + 9];
     const isFree = taken.every(
       (b) => box[2] < b[0] || box[0] > b[2] || box[3] < b[1] || box[1] > b[3],
@@ -130,6 +131,13 @@ function drawNames(context, map, paints) {
     write(shown(titleOf(row), 28), left, top + 17, "12px system-ui, sans-serif", 0.9);
   }
   context.globalAlpha = 1;
+}
+
+// Where the middle of a name goes so that the legend and the tools do not cover its ends.
+function besidesTools(middle, wide) {
+  const [low, high] = [camera.left + wide / 2 + 8, camera.width - camera.right - wide / 2 - 8];
+  const isBeside = middle > camera.left && middle < camera.width - camera.right && low < high;
+  return isBeside ? Math.min(high, Math.max(low, middle)) : middle;
 }
 
 // The tracks in view that fit, if they are few enough to be named.

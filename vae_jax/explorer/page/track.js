@@ -123,7 +123,8 @@ function trust(row) {
         : "The map misleads here";
   const meter = el("meter", { min: 0, max: 100, low: 40, high: 70, optimum: 100, value: percent });
   meter.setAttribute("aria-label", "how faithful the map is at this track");
-  const text = `${verdict}: ${hits} of its ${looked} nearest are near it there.`;
+  const near = looked === 1 ? "its nearest is" : `${hits} of its ${looked} nearest are`;
+  const text = `${verdict}: ${near} ${looked === 1 && !hits ? "not " : ""}near it there.`;
   return el(
     "p",
     { class: "trust" },
