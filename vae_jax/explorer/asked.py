@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow
+from pyarrow import compute
 
 from vae_jax.collection import neighbours
 from vae_jax.explorer import data, measures
@@ -33,7 +35,9 @@ class Answers:
         self._texts = page.texts
         self._space = neighbours.Space(run.latents[page.rows].astype(np.float64))
         self._maps = [page.arrays[one["places"]].astype(float) for one in page.text["maps"]]
-        self._searched = [folded("\n".join(cells)) for cells in self._cells(page)]
+        self._searched = pyarrow.array(
+            [folded("\n".join(cells)) for cells in self._cells(page)], pyarrow.large_string()
+        )
 
     def about(self, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
         """Return the id and the texts of some tracks, by row."""
@@ -62,9 +66,11 @@ class Answers:
 
     def find(self, words: str) -> bytes:
         """Return a bit for each track, the first the highest: whether it contains all words."""
-        wanted = folded(words).split()
-        hits = [all(word in text for word in wanted) for text in self._searched]
-        return np.packbits(np.array(hits, bool)).tobytes()
+        hits = np.ones(len(self.ids), bool)
+        for word in folded(words).split():
+            found = compute.match_substring(self._searched, word)
+            hits &= found.to_numpy(zero_copy_only=False)
+        return np.packbits(hits).tobytes()
 
     def _cells(self, page: data.Page) -> Iterator[tuple[str, ...]]:
         """Yield what is searched of each track: all that the page searches itself if it can."""

@@ -52,13 +52,11 @@ export function currentMap() {
 export function redraw() {
   if (view.isDirty) return;
   view.isDirty = true;
-  requestAnimationFrame(() => {
-    view.isDirty = false;
-    draw();
-  });
+  requestAnimationFrame(() => view.isDirty && draw());
 }
 
 export function draw() {
+  view.isDirty = false;
   points.draw({
     ...transform(),
     blend: view.blend,
@@ -77,14 +75,18 @@ function pointSize() {
 
 function resize() {
   const box = byId("map").getBoundingClientRect();
-  view.density = Math.min(2, window.devicePixelRatio || 1);
   const isWide = box.width > WIDE;
-  Object.assign(camera, {
+  const room = {
     width: Math.max(1, box.width),
     height: Math.max(1, box.height),
     left: isWide && byId("colors").open ? byId("colors").offsetWidth : 0,
     right: isWide ? byId("tools").offsetWidth : 0,
-  });
+  };
+  const density = Math.min(2, window.devicePixelRatio || 1);
+  const isSame = Object.entries(room).every(([name, value]) => camera[name] === value);
+  if (isSame && view.density === density) return;
+  Object.assign(camera, room);
+  view.density = density;
   for (const canvas of [byId("points"), byId("overlay")]) {
     canvas.width = Math.round(box.width * view.density);
     canvas.height = Math.round(box.height * view.density);

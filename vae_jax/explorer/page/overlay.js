@@ -2,7 +2,7 @@
 
 import { camera, pixels, toMap, toScreen } from "./camera.js";
 import { groupName, groupsOf } from "./colors.js";
-import { data, neighboursOf, titleOf } from "./data.js";
+import { data, MISSING, neighboursOf, titleOf } from "./data.js";
 import { shown } from "./dom.js";
 import { visitBox, xOf, yOf } from "./grid.js";
 import { state } from "./state.js";
@@ -31,8 +31,8 @@ export function findLabels(map) {
       count: group.count,
       isMuted: group.muted,
       codes: group.values.map((value) => column.values.indexOf(value)),
-      x: median(members[i], (row) => xOf(map, row)),
-      y: median(members[i], (row) => yOf(map, row)),
+      x: median(members[i], (row) => map.places[2 * row]),
+      y: median(members[i], (row) => map.places[2 * row + 1]),
     }))
     .filter((label) => !label.isMuted)
     .sort((a, b) => b.count - a.count);
@@ -47,8 +47,8 @@ export function countFitting() {
 }
 
 function median(rows, value) {
-  const sorted = Float64Array.from(rows, value).sort();
-  return sorted[Math.floor(sorted.length / 2)];
+  const sorted = Uint16Array.from(rows, value).sort();
+  return sorted[Math.floor(sorted.length / 2)] / MISSING;
 }
 
 export function drawOverlay(canvas, map, view) {

@@ -6,6 +6,7 @@ import { ALPHAS, SIZES } from "./levels.js";
 
 const PHASES = 4; // places within a pixel, each way, at which a point is drawn
 const ALL = 256; // the weight of what covers a pixel
+const SLIGHT = 6; // a weight that nobody sees
 
 export function makeStamps(canvas) {
   const context = canvas.getContext("2d", { alpha: false, willReadFrequently: true });
@@ -60,7 +61,7 @@ function stamp(code, phase, size, width) {
       const cover = clamp((1 - far) * radius + 0.5) * ALPHAS[code >> 3];
       const under = Math.round(ALL * (1 - cover));
       const over = Math.round((ALL - under) * (1 - shade(radius, far)));
-      if (over) found.push({ offset: i + width * j, over, under });
+      if (over > SLIGHT) found.push({ offset: i + width * j, over, under });
     }
   }
   const whole = found.filter(({ over }) => over === ALL);
