@@ -10,6 +10,7 @@ loop: as many points of the same size at the same places, square and in one colo
 
 import argparse
 import base64
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -129,21 +130,20 @@ def serve(total: int) -> None:
             bare = _write_bare(results, total)
             with chromium.open(url) as page, chromium.open(bare) as other:
                 _frames(page, other)
-                print(f"| memory of the page | {_memory(page) / 1e6:.0f} MB |")
+                print(f"| memory of the page at most | {_memory() / 1e6:.0f} MB |")
             held = psutil.Process(server.pid).memory_info().rss
             print(f"| memory of the server | {held / 1e9:.1f} GB |")
 
 
-def _memory(page) -> int:
-    """Return the memory that the process of the front page has to itself, in bytes."""
-    page.bring_to_front()
-    page.context.new_cdp_session(page).send("HeapProfiler.collectGarbage")
-    renderers = [
-        one
+def _memory() -> int:
+    """Return the most memory that the process of any page has had, in bytes."""
+    pages = [
+        one.pid
         for one in psutil.Process().children(recursive=True)
         if "--type=renderer" in one.cmdline()
     ]
-    return max(one.memory_full_info().uss for one in renderers)
+    states = [Path(f"/proc/{pid}/status").read_text() for pid in pages]
+    return max(1024 * int(re.search(r"VmHWM:\s+(\d+)", state)[1]) for state in states)
 
 
 def _usable(chromium: browser.Browser, path: Path | str) -> float:

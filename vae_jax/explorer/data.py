@@ -251,9 +251,12 @@ def _shown_maps(
 def _about(run: "Results", ids: Sequence[str]) -> dict[str, list[str]]:
     """Return the manifest's columns that are shown; labels are those of scores and colours."""
     labels = {run.config.cluster.label, *run.config.visualize.color_by}
+    rows = [run.rows.get(id_, -1) for id_ in ids]
     return {
-        name: (run.manifest.labels if name in labels else run.manifest.column)(name, ids)
-        for name in run.manifest.columns
+        name: run.manifest.labels(name, ids)
+        if name in labels
+        else [cells[row] if row >= 0 else "" for row in rows]
+        for name, cells in run.manifest.columns.items()
         if name not in _NOT_SHOWN
     }
 

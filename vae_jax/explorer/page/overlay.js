@@ -9,6 +9,7 @@ import { state } from "./state.js";
 
 const MOST_NAMES = 400; // groups, beyond which none are named
 const MOST_TITLES = 70; // tracks in view, up to which they are named
+const ENOUGH = 2000; // tracks of a group whose median stands for all
 const LINES = 10; // neighbours that lines lead to
 const GROUPS_ZOOM = 4; // from which names of groups fade
 
@@ -46,7 +47,9 @@ export function countFitting() {
   for (const label of labels) label.isSeen = label.codes.some((code) => fitting.has(code));
 }
 
-function median(rows, value) {
+function median(all, value) {
+  const step = Math.ceil(all.length / ENOUGH);
+  const rows = all.filter((_, i) => i % step === 0);
   const sorted = Uint16Array.from(rows, value).sort();
   return sorted[Math.floor(sorted.length / 2)] / MISSING;
 }
