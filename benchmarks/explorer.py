@@ -119,7 +119,8 @@ def serve(total: int) -> None:
         start = time.monotonic()
         with serving(results) as (url, server), browser.started() as chromium:
             print(f"| from the command to the address | {time.monotonic() - start:.1f} s |")
-            print(f"| size of the page | {len(ask(url)[2]) / 1e6:.1f} MB |")
+            size = len(ask(url)[2]) + len(ask(f"{url}data")[2])
+            print(f"| size of the page and its data | {size / 1e6:.1f} MB |")
             print(f"| from opening to usable | {_usable(chromium, url):.1f} s |")
             for name, path in {"neighbours": "near/7", "search": "find?words=river+genre"}.items():
                 start = time.monotonic()

@@ -91,6 +91,7 @@ def test_a_served_page_of_many_tracks_asks_for_what_it_shows(run):
         assert ask(f"{url}about?rows=1")[0] == 403
         assert ask(f"{url}near/1")[0] == 403
         assert ask(f"{url}find?words=a")[0] == 403
+        assert ask(f"{url}data")[0] == 403
         assert ask(f"{url}near/{TOTAL}?token=secret")[0] == 404
         assert json.loads(ask(f"{url}about?rows=x,5,{quote('../1')}&token=secret")[2]).keys() == {
             *("1", "5")

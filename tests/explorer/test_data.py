@@ -20,7 +20,7 @@ from vae_jax.storage import files
 
 
 def unpacked(text: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """Read what `packing.pack` wrote."""
+    """Read what `packing.encode` wrote."""
     content = gzip.decompress(base64.b64decode(text))
     size = int.from_bytes(content[:4], "little")
     start, arrays = 4 + size, {}
@@ -88,8 +88,8 @@ def test_unusual_tracks_lie_where_few_others_do():
 
 def test_packed_data_are_those_that_went_in_and_the_same_each_time(run, tmp_path):
     collected = data.collect(run, tmp_path)
-    packed = packing.pack(collected.text, collected.arrays)
-    assert packed == packing.pack(collected.text, collected.arrays)
+    packed = packing.encode(collected.text, collected.arrays)
+    assert packed == packing.encode(collected.text, collected.arrays)
     text, arrays = unpacked(packed)
     assert text["ids"] == run.ids
     for name, array in collected.arrays.items():

@@ -1,4 +1,4 @@
-"""Packs arrays and text into one string that a page can hold: base64 of gzip.
+"""Packs arrays and text into one string that a page can hold, base64 of gzip, or asks for, gzip.
 
 Inside are the length of the JSON text (uint32), the text, and the arrays that it lists under
 `arrays`. Each is stored as its bytes' planes, the lowest first, since the high bytes of positions
@@ -16,8 +16,13 @@ import numpy as np
 MISSING = 65535  # among quantised numbers
 
 
-def pack(text: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """Return text and arrays of unsigned integers as ASCII; the same for the same.
+def encode(text: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """Return what `pack` does as ASCII."""
+    return base64.b64encode(pack(text, arrays)).decode("ascii")
+
+
+def pack(text: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return text and arrays of unsigned integers as gzip; the same for the same.
 
     Parameters
     ----------
@@ -32,7 +37,7 @@ def pack(text: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     content = json.dumps({**text, "arrays": shapes}, separators=(",", ":"), allow_nan=False)
     parts = [len(content).to_bytes(4, "little"), content.encode("ascii")]
     parts += [_planes(array) for array in arrays.values()]
-    return base64.b64encode(gzip.compress(b"".join(parts), 6, mtime=0)).decode("ascii")
+    return gzip.compress(b"".join(parts), 6, mtime=0)
 
 
 def quantise(values: np.ndarray, low: float, high: float) -> np.ndarray:

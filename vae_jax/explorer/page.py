@@ -57,7 +57,7 @@ def render(page: Page) -> str:
         "style": _style(),
         "script": bundle("main"),
         "title": html.escape(str(page.text["title"])),
-        "data": packing.pack(page.text, page.arrays),
+        "data": "" if page.asks else packing.encode(page.text, page.arrays),
     }
     return _PLACE.sub(lambda found: parts[found[1]], _read("index.html"))
 

@@ -1,9 +1,9 @@
 """Serves a run's page on this machine, with audio from wherever the manifest says that it lies.
 
 There are two addresses: the page, and `audio/ROW` for a track that is on it. A page of too many
-tracks to hold all that is known of them has three more, for its questions. No name of a file is
-ever taken from a request. A request for another host is refused, as another site's page could make
-one, and beyond this machine an address needs the token.
+tracks to hold all that is known of them has four more, for its data and its questions. No name of
+a file is ever taken from a request. A request for another host is refused, as another site's page
+could make one, and beyond this machine an address needs the token.
 """
 
 import mimetypes
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from vae_jax import extras
 from vae_jax.errors import UserError
-from vae_jax.explorer import data
+from vae_jax.explorer import data, packing
 from vae_jax.explorer.page import render, rendered_policy
 
 if TYPE_CHECKING:
@@ -136,7 +136,12 @@ def _answers(run: "Results", page: data.Page) -> dict[str, Answer]:
         found = answers.find(request.query_params.get("words", ""))
         return Response(found, headers=SAFE | ALONE, media_type="application/octet-stream")
 
-    return {"/about": about, "/near/{row:int}": near, "/find": find}
+    packed = packing.pack(page.text, page.arrays)
+
+    def whole(_: "Request") -> "Response":
+        return Response(packed, headers=SAFE | ALONE, media_type="application/octet-stream")
+
+    return {"/data": whole, "/about": about, "/near/{row:int}": near, "/find": find}
 
 
 def _file(run: "Results", id_: str) -> Path | None:

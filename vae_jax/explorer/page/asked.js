@@ -59,6 +59,13 @@ export async function bringNear(row) {
   change({ arrived: true });
 }
 
+// Brings what the page holds, where it does not stand in the page itself.
+export async function bringData() {
+  const answer = await ask("data");
+  if (!answer) throw new Error("the server does not answer");
+  return answer.body;
+}
+
 // Returns a bit for each track: whether it contains all words.
 export async function find(words) {
   const answer = await ask("find", { words });

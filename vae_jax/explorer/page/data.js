@@ -1,6 +1,6 @@
 // The run's data, as `vae_jax/explorer/packing.py` packs them.
 
-import { aboutOf, bring, nearOf } from "./asked.js";
+import { aboutOf, bring, bringData, nearOf } from "./asked.js";
 
 export const MISSING = 65535;
 export const data = { count: 0 };
@@ -55,9 +55,13 @@ function readWhole(text, arrays) {
 }
 
 async function unpack(packed) {
-  const bytes = Uint8Array.fromBase64?.(packed) ?? fromBase64(packed.trim());
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
+  const stream = packed.trim() ? held(packed) : await bringData();
+  const unpacked = stream.pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(unpacked).arrayBuffer());
+}
+
+function held(packed) {
+  return new Blob([Uint8Array.fromBase64?.(packed) ?? fromBase64(packed.trim())]).stream();
 }
 
 // What newer browsers do themselves, five times as fast.
