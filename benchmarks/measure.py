@@ -271,6 +271,7 @@ def _started(task: Task) -> Iterator[tuple[Any, Connection]]:
 
 
 def _serve(connection: Connection, task: Task) -> None:
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the tasks of a race share a GPU
     run = task.make(*task.arguments)
     run()
     connection.send(None)

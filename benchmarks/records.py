@@ -13,13 +13,14 @@ import numpy as np
 from benchmarks import synthetic
 from benchmarks.measure import Line, Task, compared, has, race
 from vae_jax.config import get_config
-from vae_jax.records import layout, reader, tfrecord
+from vae_jax.records import layout, reader, slices, tfrecord
 from vae_jax.records.statistics import ArraySpec
 from vae_jax.storage import files
 
 MEGABYTE = 1e6
 SEGMENT_FRAMES = 64
 BATCH = 32
+DISPATCH = 512  # tracks that training reads at a time
 BANDS = 128
 
 
@@ -34,7 +35,7 @@ class Sizes:
     repeats: int = 7
 
 
-TINY = Sizes(tracks=64, frames=SEGMENT_FRAMES, vectors=100, opened=1000, repeats=1)
+TINY = Sizes(tracks=DISPATCH, frames=SEGMENT_FRAMES, vectors=100, opened=1000, repeats=1)
 
 
 def measure(sizes: Sizes) -> Iterator[Line]:
@@ -45,7 +46,7 @@ def measure(sizes: Sizes) -> Iterator[Line]:
         synthetic.write_records(frames, feature("logmelspec"), sizes.tracks, sizes.frames)
         synthetic.write_records(vectors, feature("mfcc"), sizes.vectors)
         yield _writing(folder, sizes)
-        yield _segments(frames, sizes)
+        yield from _segments(frames, sizes)
         yield _vectors(vectors, sizes)
         yield _opening(vectors, sizes)
 
@@ -70,15 +71,17 @@ def _writing(folder: Path, sizes: Sizes) -> Line:
     )
 
 
-def _segments(directory: Path, sizes: Sizes) -> Line:
-    tasks = {"vae_jax": Task(segments, (directory,))}
+def _segments(directory: Path, sizes: Sizes) -> Iterator[Line]:
+    tasks = {"vae_jax": Task(segments, (directory,)), "copying": Task(copies, (directory,))}
+    tasks["whole tracks"] = Task(whole_tracks, (directory,))
     if has("tensorflow"):
         tasks["tf.data"] = Task(tf_segments, (directory,))
-    return compared(
-        f"shuffled reads of {SEGMENT_FRAMES}-frame segments, one per track",
-        *(sizes.tracks // BATCH * BATCH, "examples/s", race(tasks, sizes.repeats), "vae_jax"),
-        peer="tf.data",
-        goals={"ratio": 1.0},
+    timings = race(tasks, sizes.repeats)
+    rates = (sizes.tracks // DISPATCH * DISPATCH, "examples/s", timings, "vae_jax")
+    what = f"shuffled reads of {SEGMENT_FRAMES}-frame segments, one per track"
+    yield compared(what, *rates, peer="tf.data", bound="copying", goals={"fraction": 0.7})
+    yield compared(
+        f"{what}, against reading whole tracks", *rates, peer="whole tracks", goals={"ratio": 5.0}
     )
 
 
@@ -155,24 +158,58 @@ def plain_writing(path: Path, count: int, frames: int) -> Callable[[], Any]:
 
 
 def segments(directory: Path) -> Callable[[], Any]:
-    """Return our batches of random segments of shuffled tracks, one epoch."""
+    """Return our batches of random segments of shuffled tracks, one epoch after the first."""
+    stored, rng = reader.Records(directory), np.random.default_rng(0)
+    cut = slices.Slices(stored)
+
+    def run() -> None:
+        for batch, starts in _random_segments(stored, rng):
+            cut.load(batch, starts, SEGMENT_FRAMES)
+
+    run()
+    return run
+
+
+def whole_tracks(directory: Path) -> Callable[[], Any]:
+    """Return batches of random segments cut from tracks that are read whole, one epoch."""
     stored, rng = reader.Records(directory), np.random.default_rng(0)
 
     def run() -> None:
-        order = rng.permutation(len(stored))[: len(stored) // BATCH * BATCH]
-        for batch in order.reshape(-1, BATCH):
-            starts = rng.integers(0, stored.num_frames[batch] - SEGMENT_FRAMES + 1)
+        for batch, starts in _random_segments(stored, rng):
             frames = itertools.chain.from_iterable(
                 stored.load(part)["features"] for part in stored.parts(batch)
             )
-            np.stack(
-                [
-                    track[start : start + SEGMENT_FRAMES]
-                    for track, start in zip(frames, starts, strict=True)
-                ]
-            )
+            cut = zip(frames, starts, strict=True)
+            np.stack([track[start : start + SEGMENT_FRAMES] for track, start in cut])
 
     return run
+
+
+def copies(directory: Path) -> Callable[[], Any]:
+    """Return copies of as many bytes from the page cache, in pieces of a segment, one epoch."""
+    stored, rng = reader.Records(directory), np.random.default_rng(0)
+    paths = sorted(directory.glob(f"{layout.DATASET}-*.tfrecord-*"))
+    content = np.concatenate([np.memmap(path, mode="r") for path in paths])
+    size = SEGMENT_FRAMES * BANDS * 2
+
+    def run() -> None:
+        for batch, _ in _random_segments(stored, rng):
+            into = np.empty((len(batch), size), np.uint8)
+            for row, begin in zip(
+                into, rng.integers(0, len(content) - size, len(batch)), strict=True
+            ):
+                row[:] = content[begin : begin + size]
+
+    return run
+
+
+def _random_segments(
+    stored: reader.Records, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield shuffled tracks, a dispatch at a time, and where a segment of each begins."""
+    order = rng.permutation(len(stored))[: len(stored) // DISPATCH * DISPATCH]
+    for batch in order.reshape(-1, DISPATCH):
+        yield batch, rng.integers(0, stored.num_frames[batch] - SEGMENT_FRAMES + 1)
 
 
 def tf_segments(directory: Path) -> Callable[[], Any]:

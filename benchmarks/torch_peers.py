@@ -1,4 +1,4 @@
-"""The same VAEs in PyTorch, trained at its best, for `benchmarks.train`."""
+"""The same VAEs in PyTorch, trained at its best: on a GPU where it finds one."""
 
 import math
 import time
@@ -74,28 +74,54 @@ def conv2d(size: int, channels: Sequence[int], latent_dim: int, input_noise: flo
 
 
 def stepper(
-    model: Vae, data: np.ndarray, batch_size: int, learning_rate: float, variant: str
+    model: Vae,
+    data: np.ndarray,
+    batch_size: int,
+    learning_rate: float,
+    variant: str,
+    dtype: str = "float32",
 ) -> Callable[[], None]:
-    """Return one training step, at the thread count that is best for it here.
+    """Return one training step; on a CPU at the thread count that is best for it here.
 
-    `variant` is "eager", "fused" (AdamW in one kernel) or "compiled" (by torch.compile, fused).
+    `variant` is "eager", "fused" (AdamW in one kernel) or "compiled" (by torch.compile, fused; on a
+    GPU with CUDA graphs).
     """
-    inputs = torch.from_numpy(data)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    inputs = torch.from_numpy(data).to(device)
+    model = model.to(device)
     if inputs.ndim == 4:
         inputs = inputs.contiguous(memory_format=torch.channels_last)
     fused = None if variant == "eager" else True
     optimizer = torch.optim.AdamW(model.parameters(), learning_rate, weight_decay=1e-4, fused=fused)
-    forward: Any = torch.compile(model) if variant == "compiled" else model
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    forward: Any = torch.compile(model, mode=mode) if variant == "compiled" else model
+    half = torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
 
     def step() -> None:
-        x = inputs[torch.randint(len(inputs), (batch_size,))]
+        x = inputs[torch.randint(len(inputs), (batch_size,), device=device)]
         optimizer.zero_grad()
-        forward(x).backward()
+        with half:
+            loss = forward(x)
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
 
-    torch.set_num_threads(min(_thread_counts(), key=lambda threads: _calibrate(step, threads)))
+    if device.type == "cpu":
+        times = {threads: _calibrate(step, threads) for threads in _thread_counts()}
+        torch.set_num_threads(min(times, key=lambda threads: times[threads]))
     return step
+
+
+def seconds_of(step: Callable[[], None], count: int) -> float:
+    """Return the time of one of so many steps, after as many that warm up."""
+    for _ in range(2):
+        started = time.perf_counter()
+        for _ in range(count):
+            step()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        seconds = (time.perf_counter() - started) / count
+    return seconds
 
 
 def _thread_counts() -> list[int]:

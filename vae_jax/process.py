@@ -41,6 +41,7 @@ def run_command(
     """
     _share_heaps()
     programs.keep()
+    programs.be_exact()
     os.environ["MPLBACKEND"] = "agg"  # a command opens no window, wherever it is told to
     console.set_up_streams()
     console.set_up_logging()

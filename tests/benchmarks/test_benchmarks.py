@@ -139,12 +139,12 @@ def test_an_accelerator_is_measured(tmp_path):
     tiny = accelerator.TINY
     assert accelerator.matmul_peak(tiny) > 0
     assert accelerator.copy_bandwidth(tiny) > 0
-    config = accelerator._config(tiny, "mlp", "float32", 8)
+    config = accelerator._config(tiny, "mlp", 8)
     synthetic.write_records(tmp_path, config["feature"], tiny.tracks)
     (line, *scaling) = accelerator._training(tmp_path, config, tiny, peak=1e12)
     assert line.fraction > 0
     assert "8 devices" in scaling[0].what
-    assert accelerator._input(tmp_path, config, tiny).fraction > 0
+    assert accelerator._input(tmp_path, config, tiny, link=1e9).fraction > 0
 
 
 def test_a_plan_shares_all_but_clustering_and_names_the_bottleneck():

@@ -80,3 +80,22 @@ def test_where_the_cache_folder_is_not_ones_own_a_temporary_one_serves(
     assert [*tmp_path.glob(f"tmp/vae_jax-{os.geteuid()}-programs-*/*-cache")]
     numba = tmp_path / ("tmp" if obstacle == "file" else "vae_jax")
     assert done.stderr.startswith(str(numba))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, "--xla_gpu_deterministic_ops=true"),
+        ("--xla_a=1", "--xla_a=1 --xla_gpu_deterministic_ops=true"),
+        ("--xla_gpu_deterministic_ops=false", "--xla_gpu_deterministic_ops=false"),
+    ],
+)
+def test_a_gpu_repeats_itself_exactly_unless_told_otherwise(monkeypatch, given, expected):
+    monkeypatch.setenv("XLA_FLAGS", given or "")
+    programs.be_exact()
+    assert os.environ["XLA_FLAGS"] == expected
+
+
+def test_xla_takes_what_makes_a_gpu_exact(tmp_path: Path) -> None:
+    flags = f"--{programs.DETERMINISTIC}=true"
+    assert run(tmp_path, XLA_FLAGS=flags).stdout == "3.0\n"

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
@@ -30,6 +33,13 @@ def test_neighbors_stay_neighbors_and_the_seed_decides_every_bit(method):
     assert first.method == method
     assert first.coordinates.tobytes() == again.coordinates.tobytes()
     assert neighbor_agreement(first.coordinates, blob) > (0.9 if method != "pca" else 0.7)
+
+
+def test_what_is_compiled_for_umap_is_kept():
+    project(blobs(30)[0], "umap", seed=0)
+    kept = {path.name.split("-")[0] for path in Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nbc")}
+    slowest = ("smooth_knn_dist", "compute_membership_strengths", "epoch")
+    assert all(any(name in one for one in kept) for name in slowest)
 
 
 def test_another_seed_gives_another_view():

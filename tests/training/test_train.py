@@ -356,7 +356,7 @@ def test_resident_data_need_one_dispatch_per_line_of_the_log(num_seeds, resident
         Source(StubRecords()), make_mesh(), 16, int(resident_gib * 2**30), lambda tracks: tracks
     )
     shuffles = [input_pipeline.Shuffle(np.arange(NUM_TRACKS), 16, i) for i in range(num_seeds)]
-    counts = [n for _, n in feed.dispatches(shuffles, 0, 20, config["train"]["log_every"])]
+    counts = [n for _, n in feed.dispatches(shuffles, 0, 20, config["train"]["log_every"], 20)]
     assert sum(counts) == 20
     assert len(counts) <= most
     assert resident_gib == 0 or len(counts) == most

@@ -17,6 +17,7 @@ from vae_jax.console import Progress
 from vae_jax.errors import UserError
 from vae_jax.models.posterior import Posterior
 from vae_jax.parallel import devices
+from vae_jax.parallel.ahead import ahead
 from vae_jax.parallel.seeds import over_seeds
 from vae_jax.records.reader import Records
 from vae_jax.records.statistics import ArraySpec
@@ -113,7 +114,7 @@ class Encoder:
         """Yield the posteriors of each part, mean and log_variance [n, S, L] float32, on the host.
 
         `parts` are positions of tracks, [n] each; `conditions` has each track's class, for a
-        model with a condition. The devices work on one batch while the host reads the next.
+        model with a condition. One batch is read, one is encoded, and one is used, at a time.
         """
         if records.arrays != self.model_spec.arrays:
             ours, theirs = map(_listed, (records.arrays, self.model_spec.arrays))
@@ -130,11 +131,13 @@ class Encoder:
             input_pipeline.pad(input_pipeline.in_batches(part, size), mesh.size) for part in parts
         ]
 
+        def read(batch: np.ndarray) -> Tracks:
+            mine = devices.own_part(mesh, np.maximum(batch, 0))
+            return devices.place_rows(mesh, source.load(mine))
+
         def run() -> Iterator[Posterior]:
             in_flight = None
-            for batch in itertools.chain.from_iterable(batches):
-                mine = devices.own_part(mesh, np.maximum(batch, 0))
-                tracks = devices.place_rows(mesh, source.load(mine))
+            for tracks in ahead(map(read, itertools.chain.from_iterable(batches))):
                 following = self._encode(params, tracks)
                 if in_flight is not None:
                     yield jax.device_get(in_flight)

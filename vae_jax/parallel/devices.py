@@ -65,6 +65,14 @@ def make_mesh(devices: Sequence[jax.Device] | None = None, num_seeds: int = 1) -
     return jax.make_mesh(shape, (SEED, DATA), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
+def host() -> jax.Device:
+    """Return the CPU of this process, or its first device if JAX is kept from using the CPU."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # by JAX_PLATFORMS
+        return jax.local_devices()[0]
+
+
 def memory_bytes() -> int:
     """Return the memory of a device of this process; on a CPU, what the process may use.
 

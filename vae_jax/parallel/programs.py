@@ -15,6 +15,7 @@ from pathlib import Path
 
 FOLDER = "JAX_COMPILATION_CACHE_DIR"  # the variable that says where, also to the user
 NUMBA_FOLDER = "NUMBA_CACHE_DIR"  # Numba, in UMAP, fails where it finds no place of its own
+DETERMINISTIC = "xla_gpu_deterministic_ops"  # in XLA_FLAGS
 SETTINGS = {
     "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),  # bytes; what was used last stays
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
@@ -33,6 +34,18 @@ def keep() -> None:
             os.environ.setdefault(name, value)
     if NUMBA_FOLDER not in os.environ and (folder := _own("numba")):
         os.environ[NUMBA_FOLDER] = folder
+
+
+def be_exact() -> None:
+    """Let a GPU compute the same bits every time, unless the environment says otherwise.
+
+    Without that, sums by atomic additions come out in another order, and a run that was killed and
+    continued differs from an undisturbed one. It is read when JAX first uses a device; on a CPU it
+    changes nothing.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if DETERMINISTIC not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --{DETERMINISTIC}=true".strip()
 
 
 def cache_folder() -> Path:

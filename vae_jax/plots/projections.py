@@ -1,5 +1,7 @@
 """Projects embeddings onto the plane for plots: UMAP, t-SNE or PCA, the same for the same seed."""
 
+import os
+import shutil
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ from absl import logging
 FIT_LIMIT = 50_000  # tracks; above it, UMAP and t-SNE are fitted on a sample
 FIT_SAMPLE = 12_000  # tracks; above 10,000 UMAP itself takes 200 epochs, below it 500
 NUM_ANCHORS = 5  # fitted neighbours that place each of the remaining tracks
+CACHE_BYTES = 2**28  # free on the disk, without which nothing is kept there
 MIN_DISTINCT = 4  # distinct points below which there are no neighbourhoods to preserve
 
 TITLES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
@@ -176,6 +179,7 @@ def _umap(
         warnings.simplefilter("ignore")
         from umap import UMAP
 
+        _keep_compiled()
         reducer = UMAP(
             n_neighbors=n_neighbors,
             min_dist=min_dist,
@@ -185,6 +189,23 @@ def _umap(
             n_jobs=1,
         )
         return np.asarray(reducer.fit_transform(points), np.float32)
+
+
+def _keep_compiled() -> None:
+    """Let Numba keep what it compiles for UMAP, which takes it several seconds.
+
+    UMAP does not ask for that itself. `parallel.programs` says where it is kept.
+    """
+    from numba.core.dispatcher import Dispatcher
+    from umap import layouts, umap_
+
+    folder = os.environ.get("NUMBA_CACHE_DIR", "")
+    if not folder or shutil.disk_usage(folder).free < CACHE_BYTES:
+        return
+    for module in (layouts, umap_):
+        for function in vars(module).values():
+            if isinstance(function, Dispatcher):
+                function.enable_caching()
 
 
 def _tsne(points: np.ndarray, seed: int, perplexity: float, start: np.ndarray | None) -> np.ndarray:

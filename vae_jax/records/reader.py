@@ -4,12 +4,12 @@
 files they are.
 """
 
+import contextlib
 import functools
-import math
 import mmap
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,12 @@ class Records:
     @property
     def bytes_per_track(self) -> int:
         """Bytes of one track's arrays, with as many frames as any has."""
-        most = int(self.num_frames.max())
+        return self.bytes_of_rows(int(self.num_frames.max()))
+
+    def bytes_of_rows(self, count: int) -> int:
+        """Return the bytes of a track's arrays, with so many frames."""
         return sum(
-            math.prod(size or most for size in spec.shape) * np.dtype(spec.dtype).itemsize
-            for spec in self.arrays.values()
+            spec.row_bytes * (count if None in spec.shape else 1) for spec in self.arrays.values()
         )
 
     def load(self, positions: Sequence[int] | np.ndarray) -> dict[str, Any]:
@@ -99,14 +101,33 @@ class Records:
         """
         positions = np.asarray(positions)
         content, begin, end = self._read(positions)
-        try:
-            places = (begin + HEADER_BYTES, end - FOOTER_BYTES)
-            ids, arrays = decode(content, *places, self.arrays)
+        with self._names_damage(positions):
+            ids, arrays = decode(content, begin + HEADER_BYTES, end - FOOTER_BYTES, self.arrays)
             self._check_ids(positions, ids)
             return arrays
-        except (KeyError, ValueError) as error:
-            what = f"it holds other features: {error}"
-            raise DamagedRecord(self._path(positions[0]), what) from error
+
+    def locate(self, positions: np.ndarray) -> dict[str, np.ndarray]:
+        """Return where in their shards the values of n tracks' arrays begin, [n] each, verified.
+
+        Raises
+        ------
+        DamagedRecord
+            As `load` does.
+        """
+        content, begin, end = self._read(positions)
+        buffer = np.frombuffer(content, np.uint8)
+        with self._names_damage(positions):
+            places = tf_example.locate(buffer, begin + HEADER_BYTES, end - FOOTER_BYTES)
+            self._check_ids(positions, tf_example.values(content, places["id"]))
+            for name, spec in self.arrays.items():
+                rows = self.num_frames[positions] if None in spec.shape else 1
+                _check_size(places[name], spec.row_bytes * rows)
+            shift = self._offsets[positions] - begin
+            return {name: places[name].begin + shift for name in self.arrays}
+
+    def bytes_of(self, position: int) -> np.ndarray:
+        """Return all bytes of the shard that holds a track, uint8; none is read yet."""
+        return np.frombuffer(self._open(int(self._shards[position])), np.uint8)
 
     def parts(self, positions: np.ndarray) -> list[np.ndarray]:
         """Cut positions into parts that `load` can take at once in little memory."""
@@ -138,6 +159,15 @@ class Records:
             what = f"the record at byte {offsets[wrong]} fails its checksum"
             raise DamagedRecord(self._path(positions[wrong]), what)
         return content, begin, end
+
+    @contextlib.contextmanager
+    def _names_damage(self, positions: np.ndarray) -> Iterator[None]:
+        """Say which file it is whose records turn out to be of another kind."""
+        try:
+            yield
+        except (KeyError, ValueError) as error:
+            what = f"it holds other features: {error}"
+            raise DamagedRecord(self._path(positions[0]), what) from error
 
     def _check_ids(self, positions: np.ndarray, found: list[bytes]) -> None:
         expected = self.ids[positions].tolist()
@@ -187,11 +217,16 @@ def _array(content: bytes, places: Places, spec: ArraySpec) -> Any:
             np.frombuffer(content, np.uint8, size, begin).view(spec.dtype).reshape(shape)
             for begin, size in values
         ]
-    size = math.prod(shape) * np.dtype(spec.dtype).itemsize
-    if (places.size != size).any():
-        raise ValueError(f"an array is not of {size} bytes")
-    stacked = tf_example.windows(np.frombuffer(content, np.uint8), places.begin, size)
+    _check_size(places, spec.row_bytes)
+    buffer = np.frombuffer(content, np.uint8)
+    stacked = tf_example.windows(buffer, places.begin, spec.row_bytes)
     return stacked.view(spec.dtype).reshape(-1, *shape)
+
+
+def _check_size(places: Places, size: int | np.ndarray) -> None:
+    if (wrong := places.size != size).any():
+        found, expected = places.size[wrong][0], np.broadcast_to(size, wrong.shape)[wrong][0]
+        raise ValueError(f"an array has {found} bytes, and not {expected}")
 
 
 def _open(directory: Path, shard: int) -> mmap.mmap | bytes:

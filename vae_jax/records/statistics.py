@@ -1,5 +1,6 @@
 """What is stored of each array: its spec, and its mean and deviation over all tracks."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,12 @@ class ArraySpec:
     isotropic: bool = False
     window: int | None = None
     is_segments: bool = False
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, or of the whole where no length differs."""
+        sizes = (size for size in self.shape if size is not None)
+        return math.prod(sizes) * np.dtype(self.dtype).itemsize
 
     def segment_rows(self, frames: int) -> int:
         """Return how many rows make a segment of so many frames."""

@@ -54,11 +54,15 @@ class ArrayView:
         """
         if self.segment_frames is None:
             return self.vectors(x, num_frames)
-        length, windows = self.windows(num_frames)
-        starts = jnp.maximum(length - self.segment_frames, 0) + 1  # in each window
-        chosen = jax.random.randint(key, num_frames.shape, 0, windows * starts)
-        start = chosen // starts * length + chosen % starts
+        start = self.starts(num_frames, key)
         return self.standardise(cut_frames(x, num_frames, start, self.segment_frames))
+
+    def starts(self, num_frames: jax.Array, key: jax.Array) -> jax.Array:
+        """Return where the segments begin that `sample` takes of tracks, [n]."""
+        length, windows = self.windows(num_frames)
+        starts = jnp.maximum(length - (self.segment_frames or 1), 0) + 1  # in each window
+        chosen = jax.random.randint(key, num_frames.shape, 0, windows * starts)
+        return chosen // starts * length + chosen % starts
 
     def vectors(self, x: jax.Array, num_frames: Any) -> jax.Array:
         """Return each track's vector, [n, D], standardised."""

@@ -2,13 +2,16 @@
 
 The order is a pure function of (seed, step, batch size), so a resumed run continues exactly, on
 any number of devices. Features that fit are kept on the device whole, and a batch is a list of
-positions in them; features that do not are read and sent with each dispatch.
+positions in them. Features that do not are read and sent with each dispatch, while the devices work
+on the one before; where a model sees one segment of a track, that alone is read.
 """
 
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -17,6 +20,7 @@ from jax.sharding import Mesh
 
 from vae_jax.parallel import devices, processes
 from vae_jax.records.reader import Records
+from vae_jax.records.slices import Slices
 
 PADDING = -1  # position of an example that is not one; it gets weight 0
 DISPATCH_BYTES = 2**28  # sent with one dispatch, at most, if features do not fit the device
@@ -109,9 +113,44 @@ class Source:
             arrays["condition"] = self.conditions[positions]
         return arrays
 
+    @cached_property
+    def slices(self) -> Slices:
+        """Where segments of tracks are read from."""
+        return Slices(self.records)
+
+    def load_segments(self, positions: np.ndarray, starts: np.ndarray, size: int) -> Arrays:
+        """Read one segment of each track, [n, size, ...], as if it were all of the track."""
+        arrays = self.slices.load(positions, starts, size)
+        arrays["num_frames"] = np.full(len(positions), size, np.int32)
+        if self.conditions is not None:
+            arrays["condition"] = self.conditions[positions]
+        return arrays
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which segment of each track training sees.
+
+    Attributes
+    ----------
+    size
+        Rows of a segment.
+    starts
+        From the first step's number, and the numbers of frames of its batch and those of the steps
+        after it, [M, S, B] for S seeds, to the first row of each track's segment, [M, S, B].
+    """
+
+    size: int
+    starts: Callable[[int, np.ndarray], np.ndarray]
+
 
 class Feed:
     """Feeds a jitted program: the resident tracks once, then batches, dispatch by dispatch.
+
+    Parameters
+    ----------
+    cut
+        Which segments to send of tracks that are not resident; None to send all of each track.
 
     Attributes
     ----------
@@ -127,13 +166,15 @@ class Feed:
         batch_size: int,
         max_resident: int,
         precompute: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+        cut: Cut | None = None,
     ) -> None:
-        self._source, self._mesh = source, mesh
+        self._source, self._mesh, self._cut = source, mesh, cut
         self._batch_size = batch_size
-        per_track = source.records.bytes_per_track
-        fits = not processes.any_says(per_track * len(source) > max_resident)
-        self._max_batches = math.inf if fits else DISPATCH_BYTES // (per_track * batch_size)
-        tracks = precompute(source.load(np.arange(len(source)))) if fits else {}
+        size = source.records.bytes_per_track * len(source)
+        self._is_streamed = processes.any_says(size > max_resident)
+        self._pool = ThreadPoolExecutor(1)
+        self._ahead: dict[tuple[int, int], Future] = {}  # what is being prepared
+        tracks = {} if self._is_streamed else precompute(source.load(np.arange(len(source))))
         self.resident = devices.place_whole(mesh, tracks)
 
     def place(self, batches: np.ndarray) -> dict[str, jax.Array]:
@@ -141,35 +182,77 @@ class Feed:
 
         If tracks are not resident, theirs are placed too: each process reads those of its own part.
         """
-        multiple = self._mesh.shape[devices.DATA]
-        positions = devices.own_part(self._mesh, pad(batches, multiple))
-        placed = {"position": positions}
-        if not self.resident:
-            tracks = self._source.load(np.maximum(positions, 0).ravel())
-            placed |= {
-                name: array.reshape(*positions.shape, *array.shape[1:])
-                for name, array in tracks.items()
-            }
-        leading = (None, devices.SEED)[: positions.ndim - 1]
-        return devices.place_batches(self._mesh, placed, *leading)
+        return self._place(self._padded(batches), self._source.load)
 
     def dispatches(
-        self, shuffles: Sequence[Shuffle], begin: int, end: int, max_steps: int
+        self, shuffles: Sequence[Shuffle], begin: int, end: int, max_steps: int, last: int
     ) -> Iterator[tuple[dict[str, jax.Array], int]]:
-        """Yield placed batches, [num_steps, S, B], and how many of these steps count."""
-        most = int(min(max_steps, max(1, self._max_batches / len(shuffles))))
-        for first in range(begin, end, most):
-            count = min(most, end - first)
-            shape = (most, len(shuffles), self._batch_size)
-            batches = np.full(shape, shuffles[0].positions[0], np.int32)
-            for i, shuffle in enumerate(shuffles):
-                batches[:count, i] = shuffle.batches(first, count)
-            yield self.place(batches), count
+        """Yield placed batches, [num_steps, S, B], and how many of these steps count.
+
+        Those that follow, up to the step `last`, are prepared while these are used.
+        """
+        records, cut = self._source.records, self._cut
+        each = records.bytes_of_rows(cut.size) if cut else records.bytes_per_track
+        most = int(min(max_steps, max(1, self._max_batches(each) / len(shuffles))))
+
+        def task(step: int, until: int) -> tuple[int, int]:
+            return step, min(most, until - step)
+
+        def submit(step: int, count: int) -> Future:
+            return self._pool.submit(self._prepare, shuffles, step, count, most)
+
+        while begin < end:
+            step, count = task(begin, end)
+            wanted = self._ahead.pop((step, count), None) or submit(step, count)
+            begin += count
+            following = task(begin, end if begin < end else last)
+            self._ahead = {following: submit(*following)} if following[1] else {}
+            yield wanted.result(), count
 
     def validation(self, positions: np.ndarray) -> dict[str, jax.Array]:
         """Place tracks for evaluation: all of them, or as many as one dispatch may hold."""
         batches = in_batches(positions, self._batch_size)
-        return self.place(batches[: int(min(len(batches), max(1, self._max_batches)))])
+        most = max(1, self._max_batches(self._source.records.bytes_per_track))
+        return self.place(batches[: int(min(len(batches), most))])
+
+    def _max_batches(self, bytes_per_track: int) -> float:
+        """Return how many batches one dispatch may hold."""
+        batch = bytes_per_track * self._batch_size
+        return DISPATCH_BYTES // batch if self._is_streamed else math.inf
+
+    def _prepare(
+        self, shuffles: Sequence[Shuffle], first: int, count: int, most: int
+    ) -> dict[str, jax.Array]:
+        """Read and place the batches of `count` steps, as an array of `most` steps' size."""
+        shape = (most, len(shuffles), self._batch_size)
+        batches = np.full(shape, shuffles[0].positions[0], np.int32)
+        for i, shuffle in enumerate(shuffles):
+            batches[:count, i] = shuffle.batches(first, count)
+        batches = self._padded(batches)
+        if not (self._is_streamed and self._cut):
+            return self._place(batches, self._source.load)
+        num_frames = self._source.records.num_frames[np.maximum(batches, 0)]
+        starts = devices.own_part(self._mesh, self._cut.starts(first, num_frames)).ravel()
+        return self._place(
+            batches, partial(self._source.load_segments, starts=starts, size=self._cut.size)
+        )
+
+    def _padded(self, batches: np.ndarray) -> np.ndarray:
+        return pad(batches, self._mesh.shape[devices.DATA])
+
+    def _place(
+        self, batches: np.ndarray, load: Callable[[np.ndarray], Arrays]
+    ) -> dict[str, jax.Array]:
+        """Place padded batches with their tracks, as `load` reads them."""
+        positions = devices.own_part(self._mesh, batches)
+        placed = {"position": positions}
+        if self._is_streamed:
+            placed |= {
+                name: array.reshape(*positions.shape, *array.shape[1:])
+                for name, array in load(np.maximum(positions, 0).ravel()).items()
+            }
+        leading = (None, devices.SEED)[: positions.ndim - 1]
+        return devices.place_batches(self._mesh, placed, *leading)
 
 
 def pad(batch: np.ndarray, multiple: int) -> np.ndarray:

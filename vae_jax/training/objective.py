@@ -19,8 +19,10 @@ from flax import struct
 
 from vae_jax.models.posterior import Posterior
 from vae_jax.models.vae import Elbo, Inputs, loss, weighted_mean
+from vae_jax.parallel import devices
 from vae_jax.training import input_pipeline
 from vae_jax.training.array_view import Tracks
+from vae_jax.training.input_pipeline import Cut
 from vae_jax.training.track_view import TrackView
 from vae_jax.training.views import View
 
@@ -143,6 +145,32 @@ def run_steps(
 
     totals = dict.fromkeys((*METRICS, BATCHES), jnp.zeros(()))
     return cast(Any, jax.lax.fori_loop(0, count, step_fn, (state, totals)))
+
+
+def make_cut(view: View | TrackView, seeds: Sequence[int]) -> Cut | None:
+    """Return which segments `run_steps` sees in training, so that no others need be read.
+
+    They are chosen on the host, whatever the devices are busy with.
+    """
+    if (cut := view.cut) is None:
+        return None
+
+    def choose(key: jax.Array, step: jax.Array, num_frames: jax.Array) -> jax.Array:
+        view_key, _ = jax.random.split(jax.random.fold_in(key, step))  # as in `terms`
+        return cut.starts(num_frames, view_key)
+
+    @jax.jit
+    def choose_all(first: jax.Array, num_frames: jax.Array) -> jax.Array:
+        _, keys = make_keys(seeds)
+        steps = first + jnp.arange(len(num_frames))
+        of_seeds = jax.vmap(choose, (0, None, 0))
+        return jax.vmap(of_seeds, (None, 0, 0))(keys, steps, num_frames)
+
+    def starts(first: int, num_frames: np.ndarray) -> np.ndarray:
+        with jax.default_device(devices.host()):
+            return np.asarray(choose_all(np.int32(first), num_frames))
+
+    return Cut(cut.segment_frames or 1, starts)
 
 
 def average(

@@ -64,6 +64,11 @@ class TrackView:
         """The shapes of one segment and of its description."""
         return {"segments": self.frames.shape, "description": (len(self.mean),)}
 
+    @property
+    def cut(self) -> ArrayView | None:
+        """None, since `sample` takes several segments: see `View.cut`."""
+        return None
+
     def sample(self, tracks: Tracks, key: jax.Array) -> Inputs:
         """Return a random choice of each track's segments, cut on a grid of random phase."""
         num_frames, size, most = tracks["num_frames"], self.frames.shape[0], self._most(tracks)

@@ -36,6 +36,7 @@ from vae_jax.training.objective import (
     TrainState,
     average,
     init_state,
+    make_cut,
     make_keys,
     make_optimizer,
     run_evaluation,
@@ -154,15 +155,16 @@ def prepare(source: Source, model_spec: ModelSpec, start: Any | None = None) -> 
     if jax.default_backend() == "cpu":  # whose devices share one memory
         resident_bytes //= mesh.local_mesh.size
     model, view = model_spec.build()
+    seeds = [config["seed"] + i for i in range(config["num_seeds"])]
     feed = input_pipeline.Feed(
-        source, mesh, settings["batch_size"], resident_bytes, view.precompute
+        *(source, mesh, settings["batch_size"], resident_bytes, view.precompute),
+        cut=make_cut(view, seeds),
     )
     starts_mixture = config["model"]["prior"] == "mixture" and start is None
     mixture_start = settings["num_steps"] // 2 if starts_mixture else 0
     weights = {name: config["model"][name] for name in OBJECTIVE_KEYS}
     objective = Objective(model, view, **weights, mixture_start=mixture_start)
     optimizer = make_optimizer(settings)
-    seeds = [config["seed"] + i for i in range(config["num_seeds"])]
     shuffles = [input_pipeline.Shuffle(training, settings["batch_size"], seed) for seed in seeds]
     init_keys, train_keys = jax.jit(partial(make_keys, seeds), out_shardings=split)()
     state = jax.jit(
@@ -184,8 +186,8 @@ def prepare(source: Source, model_spec: ModelSpec, start: Any | None = None) -> 
     held_out = feed.validation(validation)
 
     def train_steps(state: TrainState, begin: int, end: int) -> tuple[TrainState, Any]:
-        parts = []
-        for batches, count in feed.dispatches(shuffles, begin, end, settings["log_every"]):
+        parts, limits = [], (settings["log_every"], settings["num_steps"])
+        for batches, count in feed.dispatches(shuffles, begin, end, *limits):
             on_device = devices.place_whole(mesh, np.int32(count))
             state, metrics = step_fn(state, train_keys, feed.resident, batches, on_device)
             parts.append(metrics)

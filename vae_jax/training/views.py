@@ -7,6 +7,7 @@ Letters: n tracks, T frames, F bands, S segments.
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,17 @@ class View:
         if self.is_fused:
             return (sum(size for (size,) in shapes.values()),)
         return shapes["features"] if list(shapes) == ["features"] else shapes
+
+    @property
+    def cut(self) -> ArrayView | None:
+        """The array of which `sample` takes one segment of each track; None if it takes all.
+
+        A segment that is longer than a window is not one piece of what is stored.
+        """
+        for view in self.arrays.values():
+            if view.segment_frames and view.segment_frames <= (view.window or math.inf):
+                return view
+        return None
 
     def sample(self, tracks: Tracks, key: jax.Array) -> Inputs:
         """Return what a model is trained on: one random segment per track, if frames are stored."""
