@@ -15,7 +15,7 @@ import vae_jax
 from tests.explorer import runs
 from tests.explorer.browser import download, picture, rows_of, started, until
 from tests.explorer.test_server import ask
-from vae_jax.explorer import data, measures, server
+from vae_jax.explorer import data, maps, measures, server
 from vae_jax.explorer.asked import Answers
 
 uvicorn = pytest.importorskip("uvicorn")
@@ -73,7 +73,7 @@ def test_answers_are_exact(run, tmp_path):
     whole = data.collect(run, tmp_path)  # a sample of them
     assert len(whole.rows) == 100
     nearest = np.array([answers.near(row)["rows"] for row in range(TOTAL)])
-    for number, one in enumerate(data.maps(run)):
+    for number, one in enumerate(maps.drawn(run)):
         share = measures.faithfulness(nearest, one.coordinates)
         assert near["faithful"][number] == round(100 * share[7])
     assert answers.about([3, -1, TOTAL]) == {

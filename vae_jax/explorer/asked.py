@@ -13,7 +13,7 @@ import pyarrow
 from pyarrow import compute
 
 from vae_jax.collection import neighbours
-from vae_jax.explorer import data, measures
+from vae_jax.explorer import data, measures, packing
 
 if TYPE_CHECKING:
     from vae_jax.api import Results
@@ -30,7 +30,7 @@ class Answers:
         Its page, which leaves out what is asked.
     """
 
-    def __init__(self, run: "Results", page: data.Page):
+    def __init__(self, run: "Results", page: packing.Page):
         self.ids = [run.ids[row] for row in page.rows]
         self._texts = page.texts
         self._space = neighbours.Space(run.latents[page.rows].astype(np.float64))
@@ -72,7 +72,7 @@ class Answers:
             hits &= found.to_numpy(zero_copy_only=False)
         return np.packbits(hits).tobytes()
 
-    def _cells(self, page: data.Page) -> Iterator[tuple[str, ...]]:
+    def _cells(self, page: packing.Page) -> Iterator[tuple[str, ...]]:
         """Yield what is searched of each track: all that the page searches itself if it can."""
         columns = [self.ids, *self._texts.values()]
         for column in page.text["columns"]:

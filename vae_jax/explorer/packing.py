@@ -7,13 +7,54 @@ and quantised numbers are alike and compress well. All numbers are little-endian
 
 import base64
 import gzip
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 MISSING = 65535  # among quantised numbers
+
+
+@dataclass
+class Page:
+    """What a page shows, for `pack`.
+
+    Attributes
+    ----------
+    text
+        JSON-like values.
+    arrays
+        Arrays of unsigned integers, by the names that `text` uses.
+    rows
+        Positions in the run of the tracks that are shown, [N].
+    texts
+        Cells of the columns that the page asks for, [N] each, by name.
+    """
+
+    text: dict[str, Any]
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    texts: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def asks(self) -> bool:
+        """Whether it has no text of single tracks, and asks its server (see `asked`)."""
+        return bool(self.text["asks"])
+
+    def add(self, name: str, array: np.ndarray) -> str:
+        """Keep an array; return its name, which is another one if that is taken."""
+        name = unlike(name, self.arrays)
+        self.arrays[name] = array
+        return name
+
+
+def unlike(name: str, others: Container[str]) -> str:
+    """Return a name that is none of others': the same, or with a number."""
+    numbered = (f"{name} ({i})" for i in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in others)
 
 
 def encode(text: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:

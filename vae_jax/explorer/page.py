@@ -15,7 +15,7 @@ from importlib.resources import files as resources
 from pathlib import Path
 
 from vae_jax.explorer import packing
-from vae_jax.explorer.data import Page
+from vae_jax.explorer.packing import Page
 from vae_jax.storage import files
 
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./(\w+)\.js";\n', re.MULTILINE)

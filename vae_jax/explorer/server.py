@@ -114,7 +114,7 @@ def _guarded(answer: Answer, token: str) -> Answer:
     return guarded
 
 
-def _answers(run: "Results", page: data.Page) -> dict[str, Answer]:
+def _answers(run: "Results", page: packing.Page) -> dict[str, Answer]:
     """Return what answers the questions of a page that asks, by path."""
     from starlette.responses import JSONResponse, PlainTextResponse, Response
 
