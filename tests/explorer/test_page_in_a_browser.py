@@ -107,7 +107,10 @@ def test_the_picture_has_all_points_in_the_colours_of_their_clusters(browser, re
         assert near.mean() > 0.6  # the rest is under another point, or under a name
 
 
-def test_points_look_the_same_with_and_without_a_graphics_card(browser, results):
+def test_points_look_the_same_with_and_without_a_graphics_card(browser, tmp_path):
+    genres = {"genre": [GENRES[i % 3] for i in range(120)]}
+    results = runs.write(tmp_path, [i % 40 for i in range(120)], genres)  # in all five shapes
+    vae_jax.load(results).explore()
     pretend = """const ask = WebGL2RenderingContext.prototype.getParameter;
     WebGL2RenderingContext.prototype.getParameter = function (name) {
       return name === 37446 ? "a card" : ask.call(this, name);

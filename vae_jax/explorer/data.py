@@ -78,7 +78,7 @@ def collect(run: "Results", folder: Path, asks: bool = False) -> Page:
     if asks:
         _part(page, run, ids, drawn)
     else:
-        found.append(_whole(page, run, ids, drawn, folder))
+        found += _whole(page, run, ids, drawn, folder)
     page.text["columns"] = columns.named_apart(found)
     if asks:
         page.texts = columns.take_texts(page)
@@ -102,10 +102,10 @@ def _whole(
     ids: Sequence[str],
     drawn: Sequence[Map],
     folder: Path,
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Add to a page that has all: ids, neighbours and what follows from them, paths of audio.
 
-    Return the column that says how unusual tracks are.
+    Return the columns that say how unusual tracks are, and how faithful the first map is to them.
     """
     nearest, distances = neighbours.nearest_others(run.latents[page.rows], NUM_NEIGHBORS)
     page.text |= {
@@ -116,7 +116,12 @@ def _whole(
         "audio": _audio(run, ids, folder),
     }
     unusual = measures.unusual(distances)
-    return columns.scale(page, "unusual", unusual, "share of tracks that lie in denser places")
+    faithful = page.arrays[page.text["maps"][0]["faithful"]] / 100
+    near = f"share of its nearest that are near it on the map {drawn[0].title}"
+    return [
+        columns.scale(page, "unusual", unusual, "share of tracks that lie in denser places"),
+        columns.scale(page, "faithful", faithful, near),
+    ]
 
 
 def _about(run: "Results", ids: Sequence[str]) -> dict[str, list[str]]:
