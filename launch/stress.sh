@@ -14,4 +14,4 @@ case "$version" in
 esac
 run . launch/_venv.sh "[test]"
 run exec env VAE_JAX_STRESS="$version" \
-  "$venv/bin/python" -m pytest -n auto tests/stress tests/test_hostile.py "$@"
+  "$venv/bin/python" -m pytest -n auto --dist worksteal tests/stress tests/test_hostile.py "$@"

@@ -31,13 +31,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from absl import app, flags, logging
 
 from vae_jax import compare
 from vae_jax.clustering import metrics_file
 from vae_jax.errors import Preempted, UserError
+from vae_jax.process import stopping_signals
 from vae_jax.storage import files
 from vae_jax.training import history
 
@@ -164,12 +165,12 @@ def execute(runs: Sequence[Run], jobs: int, forward: bool) -> None:
     Parameters
     ----------
     forward
-        Whether to pass SIGTERM and SIGINT on to the processes; otherwise they get them themselves.
+        Whether to pass signals to stop on to the processes; otherwise they get them themselves.
 
     Raises
     ------
     Preempted
-        After SIGTERM or SIGINT, once all processes have ended.
+        After a signal to stop, once all processes have ended.
     """
     waiting, running = deque(runs), dict[subprocess.Popen, Run]()
     restarts: Counter[Path] = Counter()
@@ -266,7 +267,12 @@ def submit(count: int, jobs: int, outdir: Path, dry_run: bool) -> None:
         after[-1] += "ARRAY_JOB_ID"
         print(f"{shlex.join(array)}\n{shlex.join(after)}")
         return
-    outdir.mkdir(parents=True, exist_ok=True)  # Slurm makes no folder for its logs
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)  # Slurm makes no folder for its logs
+    except OSError as error:
+        raise UserError(
+            f"cannot make {outdir}: {error.strerror}; name another --outdir."
+        ) from error
     after[-1] += _sbatch(array)
     logging.info("submitted %d runs; %s/gather.log will say how they ended", count, outdir)
     _sbatch(after)
@@ -313,8 +319,7 @@ def _name(overrides: Mapping[str, str]) -> str:
 
 
 def _start(run: Run, own_session: bool) -> subprocess.Popen:
-    run.outdir.mkdir(parents=True, exist_ok=True)
-    with open(run.log, "ab") as log:
+    with _log(run) as log:
         return subprocess.Popen(
             run.command,
             stdin=subprocess.DEVNULL,
@@ -325,11 +330,22 @@ def _start(run: Run, own_session: bool) -> subprocess.Popen:
         )
 
 
+def _log(run: Run) -> BinaryIO:
+    """Open what a run prints, in its folder, which is made if it is missing."""
+    try:
+        run.outdir.mkdir(parents=True, exist_ok=True)
+        return open(run.log, "ab")
+    except OSError as error:
+        raise UserError(
+            f"cannot write {run.log}: {error.strerror}; name another --outdir."
+        ) from error
+
+
 @contextmanager
 def _stop_signals(
     running: Mapping[subprocess.Popen, Run], forward: bool
 ) -> Iterator[list[signal.Signals]]:
-    """Collect SIGTERM and SIGINT; pass the first on as SIGTERM, and let the second kill."""
+    """Collect signals to stop; pass the first on as SIGTERM, and let the second kill."""
     stops: list[signal.Signals] = []
 
     def handle(number: int, _: Any) -> None:
@@ -344,8 +360,7 @@ def _stop_signals(
             elif process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    previous = {number: signal.signal(number, handle) for number in numbers}
+    previous = {number: signal.signal(number, handle) for number in stopping_signals()}
     try:
         yield stops
     finally:

@@ -1,6 +1,7 @@
 """Fixtures that many tests share; the CPU backend with eight virtual devices, always."""
 
 import os
+import shutil
 import struct
 import tempfile
 
@@ -52,6 +53,16 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
             shards.write_shard(job)
 
     monkeypatch.setattr(pool, "run", write)
+
+
+@pytest.fixture
+def unprivileged() -> Sequence[str]:
+    """Return what a command begins with for permissions to count; root has none to heed."""
+    if os.geteuid():
+        return []
+    if not shutil.which("setpriv"):
+        pytest.skip("root may read and write everything, and setpriv is not installed")
+    return ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
 
 
 def as_tfds_reads(directory: Path) -> list[dict]:

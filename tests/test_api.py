@@ -14,6 +14,7 @@ from tests.conftest import write_collection
 from vae_jax import clean, main, report, run
 from vae_jax.clustering import scores
 from vae_jax.errors import UserError
+from vae_jax.stages import runner
 from vae_jax.storage import files
 
 SETTINGS = {
@@ -142,6 +143,10 @@ def test_the_command_places_new_tracks_among_the_clusters_of_the_run(project, re
     assert [int(row["cluster"]) for row in placed] == results.clusters[:4].tolist()
     assert {row["outlier"] for row in placed} == {"no"}
     (where,) = (project / "results" / "first" / "latent_visualization").glob("vae_*.csv")
+    for row, known in zip(placed, results.table, strict=False):
+        assert row["pca_cluster"] == known["pca_cluster"]
+        assert (row["feature"], row["pca_outlier"]) == ("mfcc", "no")
+        assert row["pca_nearest_1"] == row["nearest_1"] == known["id"]
     for row, known in zip(placed, files.read_csv(where)[:4], strict=True):
         assert float(row["x"]) == pytest.approx(float(known["x"]), abs=1e-3)
     failed = files.read_csv(project / "results" / "placed" / "failed.csv")
@@ -166,6 +171,17 @@ def test_similar_tracks_are_found_by_id_and_by_file_and_filtered(project, result
     assert {id_ for id_, _ in noise} == {"track-3", "track-6", "track-9"}
     with pytest.raises(UserError, match=r"has no track 'nothing', and there is no such file"):
         results.similar("nothing")
+    assert len(results.similar("track-0", where="duration<1.1")) == 11  # by the files' headers
+    assert results.similar("track-0", where="duration>1.1") == []
+
+
+def test_recordings_that_are_known_to_be_the_same_are_found_once(results, monkeypatch):
+    groups = {"track-0": "1", "track-3": "1", "track-4": "2", "track-5": "2", "track-6": "2"}
+    monkeypatch.setitem(results.__dict__, "recordings", groups)
+    found = [id_ for id_, _ in results.similar("track-0", count=12)]
+    assert "track-3" not in found
+    assert len({"track-4", "track-5", "track-6"} & {*found}) == 1
+    assert len(found) == 8
 
 
 def test_the_command_lists_similar_tracks_and_writes_what_is_asked_for(project):
@@ -207,6 +223,21 @@ def test_the_command_lists_similar_tracks_and_writes_what_is_asked_for(project):
 def test_a_folder_without_results_is_refused(project, what):
     with pytest.raises(UserError, match=r"holds no results of a run"):
         vae_jax.load(project / what)
+
+
+def test_a_run_of_another_version_or_one_that_has_not_ended_is_refused(project, tmp_path):
+    shutil.copytree(project / "results" / "first", tmp_path / "first")
+    about = json.loads((tmp_path / "first" / "run.json").read_text())
+    (tmp_path / "first" / "clusters.csv").unlink()
+    with pytest.raises(UserError, match=r"has no clusters yet: run --stage=cluster first"):
+        _ = vae_jax.load(tmp_path / "first").clusters
+    files.write_json(tmp_path / "first" / "run.json", about | {"embeddings": {}})
+    with pytest.raises(UserError, match=r"has no latents yet"):
+        vae_jax.load(tmp_path / "first")
+    del about["embeddings"]
+    files.write_json(tmp_path / "first" / "run.json", about)
+    with pytest.raises(UserError, match=r"another version of vae_jax \('embeddings' is missing"):
+        vae_jax.load(tmp_path / "first")
 
 
 def test_the_package_is_imported_without_anything_heavy():
@@ -300,6 +331,73 @@ def test_the_report_says_what_was_found_in_words_and_names_typical_tracks(projec
         assert f"cluster {cluster}: {count}, such as {named}" in said
     assert "results/first/latent_visualization/vae_pca_clusters.png" in said
     assert "results/first/run.json" in said
+
+
+def test_a_folder_holds_the_results_of_one_run_at_a_time(project, monkeypatch):
+    monkeypatch.chdir(project)
+    outdir, config = Path("results/mixed"), vae_jax.load("results/first").config
+    shutil.copytree("results/first", outdir)
+    edited = outdir / run.MAPS / "vae_pca_clusters.png"
+    edited.write_bytes(b"mine")
+    before = {path: path.read_bytes() for path in outdir.rglob("*") if path.is_file()}
+    config.model.latent_dim = 2
+    with pytest.raises(UserError, match=r"with other features or another model .*--stage=embed"):
+        runner.run_stages(config, outdir, ["cluster"], None)
+    assert {path: path.read_bytes() for path in outdir.rglob("*") if path.is_file()} == before
+    done = runner.run_stages(config, outdir, ["train"], None)
+    results = vae_jax.load(outdir)
+    with pytest.raises(UserError, match="no latents yet"):
+        _ = results.latents
+    with pytest.raises(UserError, match="no clusters yet"):
+        _ = results.metrics
+    assert "AMI" not in report.report(done)
+    assert "clusters.csv" not in report.report(done)
+    runner.run_stages(config, outdir, ["embed"], None)
+    results = vae_jax.load(outdir)
+    assert results.latents.shape == (12, 2)
+    with pytest.raises(UserError, match="no clusters yet"):
+        _ = results.clusters
+    assert not (outdir / run.CLUSTERS).exists()
+    assert [*(outdir / run.MAPS).iterdir()] == [edited]
+    assert (outdir / run.CLUSTERING_METRICS).read_bytes() == before[outdir / run.CLUSTERING_METRICS]
+
+
+READ_ONLY = """
+import sys, vae_jax
+from pathlib import Path
+from vae_jax.stages import runner
+config = vae_jax.load("results/first").config
+runner.run_stages(config, Path(sys.argv[1]), ["features"], None)
+"""
+
+
+def test_records_that_may_only_be_read_are_enough(project, tmp_path, unprivileged):
+    (records,) = (project / "data" / "records").iterdir()
+    os.utime(project / "music" / "audio" / "0.wav")
+    before = {path: path.read_bytes() for path in records.iterdir()}
+
+    def run_here():
+        records.chmod(0o555)
+        command = [*unprivileged, sys.executable, "-c", READ_ONLY, str(tmp_path / "results")]
+        done = subprocess.run(command, cwd=project, capture_output=True, text=True)
+        records.chmod(0o755)
+        return done
+
+    assert run_here().returncode == 0
+    assert {path: path.read_bytes() for path in records.iterdir()} == before
+    marker = next(records.glob("shard-*.json"))
+    marker.unlink()
+    assert f"the records in {records.relative_to(project)} are not up to date" in run_here().stderr
+    marker.write_bytes(before[marker])
+
+
+def test_results_do_not_go_where_their_checkpoints_do(project, monkeypatch):
+    monkeypatch.chdir(project)
+    config = vae_jax.load("results/first").config
+    config.model.latent_dim = 1
+    folder = run.Run(config, Path("results/first")).checkpoint_dir()
+    with pytest.raises(UserError, match="is where this config's checkpoints go"):
+        runner.run_stages(config, folder, ["train"], None)
 
 
 @pytest.mark.parametrize("named", ["results/../results/first", ".hidden/first"])

@@ -156,6 +156,15 @@ def test_an_output_folder_that_is_a_file_is_refused(config, tmp_path, key):
 
 
 @pytest.mark.parametrize("key", ["outdir", "data_dir", "checkpoint_dir"])
+def test_an_output_folder_that_is_a_link_to_nothing_is_refused(config, tmp_path, key):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    if key != "outdir":
+        config[key] = str(tmp_path / "link")
+    with pytest.raises(UserError, match=rf"{key}: .*link is a link to .*gone, which is not there"):
+        accept(config, tmp_path / ("link" if key == "outdir" else "out"))
+
+
+@pytest.mark.parametrize("key", ["outdir", "data_dir", "checkpoint_dir"])
 def test_an_output_folder_that_may_not_be_written_is_refused(config, tmp_path, monkeypatch, key):
     (tmp_path / "locked").mkdir(mode=0o555)
     if os.access(tmp_path / "locked", os.W_OK):  # root may write anywhere

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from vae_jax.clustering.clusterers import Clustering
     from vae_jax.collection.duplicates import Same
-    from vae_jax.collection.place import Known, Placed
+    from vae_jax.collection.neighbours import Space
+    from vae_jax.collection.place import Components, Known, Placed
     from vae_jax.embedding.encoder import Encoder
     from vae_jax.explorer.page import Explorer
 
@@ -98,6 +99,20 @@ class Results:
         return {id_: position for position, id_ in enumerate(self.ids)}
 
     @cached_property
+    def space(self) -> "Space":
+        """The latents as a space to look for neighbours in."""
+        from vae_jax.collection.neighbours import Space
+
+        return Space(self.latents, self.config.seed)
+
+    @cached_property
+    def recordings(self) -> dict[str, str]:
+        """The group of each track that is the same recording as others, by `duplicates.csv`."""
+        path = self.outdir / run_lib.DUPLICATES
+        rows = files.read_csv(path) if path.exists() else []
+        return {row["id"]: row["group"] for row in rows if row["kind"] in ("file", "recording")}
+
+    @cached_property
     def manifest(self) -> manifest_lib.Manifest:
         """The manifest as it is now."""
         return manifest_lib.read(urls.join(self.outdir, self.made_with["manifest"]))
@@ -110,50 +125,105 @@ class Results:
     @cached_property
     def clusters(self) -> np.ndarray:
         """The cluster of each track, [N] int64; -1 for noise."""
-        return np.array([int(row["cluster"]) for row in self.table])
+        return self._clusters_of("vae")
 
     @cached_property
     def cluster_names(self) -> dict[int, str]:
         """The names that a person gave clusters in `cluster_names.csv`, by number."""
         return history.names(self.outdir)
 
+    @property
+    def mark(self) -> str:
+        """What reports say of the features if others have trained them; else empty."""
+        return config_lib.TRAINED_ELSEWHERE.get(self.config.feature.name, "")
+
     @cached_property
     def metrics(self) -> list[dict[str, str]]:
         """The rows of the latest clustering, one per method and seed."""
         from vae_jax.clustering import metrics_file
 
-        rows = metrics_file.read(self.outdir / run_lib.CLUSTERING_METRICS)
+        rows = metrics_file.read(self._clustered / run_lib.CLUSTERING_METRICS)
         return [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
 
     def assign(self, latents: np.ndarray) -> np.ndarray:
         """Return the cluster that each of some other latents belongs to, [M, L] -> [M]."""
         return self.place(latents).clusters[:, 0]
 
-    def place(self, latents: np.ndarray) -> "Placed":
-        """Place other latents, [M, L], among the clusters: see `vae_jax.collection.place`."""
-        points = np.asarray(latents, np.float64)
-        if points.ndim != 2 or points.shape[1] != self.latents.shape[1]:
-            raise UserError(
-                f"latents are of shape {points.shape}, but must be [M, {self.latents.shape[1]}]."
-            )
-        return self._known.place(points)
+    def place(self, latents: np.ndarray, method: str = "vae") -> "Placed":
+        """Place other latents, [M, L], among the clusters: see `vae_jax.collection.place`.
+
+        `method` is "vae", or the baseline that made them.
+        """
+        known, points = self._known(method), np.asarray(latents, np.float64)
+        size = known.points.shape[1]
+        if points.ndim != 2 or points.shape[1] != size:
+            raise UserError(f"latents are of shape {points.shape}, but must be [M, {size}].")
+        return known.place(points)
+
+    def place_in_mixture(self, assignments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the two likeliest clusters of the model's mixture, and probabilities, [M, 2].
+
+        `assignments` are the probabilities of its components, [M, K], as `latents.npz` has them.
+        """
+        return self._components.choose(np.asarray(assignments, np.float64))
+
+    @property
+    def methods(self) -> list[str]:
+        """What `clusters.csv` has clusters of: "vae", the baselines, and perhaps "mixture"."""
+        names = [name.removesuffix("cluster") for name in self.table[0] if name.endswith("cluster")]
+        return [name.removesuffix("_") or "vae" for name in names]
 
     @cached_property
-    def _known(self) -> "Known":
+    def _places(self) -> "dict[str, Known]":
+        return {}
+
+    def _known(self, method: str) -> "Known":
+        """Return a method's tracks and clusters, kept for the next call."""
+        if method not in self._places:
+            self._places[method] = self._read_known(method)
+        return self._places[method]
+
+    def _read_known(self, method: str) -> "Known":
         from vae_jax.clustering import clusterers
         from vae_jax.collection.place import Known
 
-        number = len({*self.clusters.tolist()} - {clusterers.NOISE})
+        if method not in self.made_with["embeddings"] or method not in self.methods:
+            raise UserError(f"{self.outdir} has no clusters of {method!r}.")
+        clusters = self.clusters if method == "vae" else self._clusters_of(method)
+        number = len({*clusters.tolist()} - {clusterers.NOISE})
         options = ConfigDict({**self.config.cluster, "num_clusters": number})
         path, centers, center_ids = self.outdir / run_lib.CENTERS, None, None
         if self.config.cluster.method == "kmeans" and path.exists():
             arrays = files.read_npz(path)
-            centers, center_ids = arrays["vae"], arrays.get("vae_ids")
+            centers, center_ids = arrays[method], arrays.get(f"{method}_ids")
 
-        def recluster(points: np.ndarray) -> "Clustering":
-            return clusterers.cluster(points, options, self.config.seed)
+        def recluster(points: np.ndarray, start: np.ndarray | None) -> "Clustering":
+            return clusterers.cluster(points, options, self.config.seed, start)
 
-        return Known(self.latents, self.clusters, recluster, centers, self.config.seed, center_ids)
+        points = self.latents if method == "vae" else self._points_of(method)
+        return Known(points, clusters, recluster, centers, self.config.seed, center_ids)
+
+    def _clusters_of(self, method: str) -> np.ndarray:
+        """Return each track's cluster under a method, [N]."""
+        name = "cluster" if method == "vae" else f"{method}_cluster"
+        return np.array([int(row[name]) for row in self.table])
+
+    def _points_of(self, method: str) -> np.ndarray:
+        """Return a baseline's embedding of the tracks, [N, L]."""
+        from vae_jax.embedding.latents import Latents
+
+        found = Latents(self.outdir / self.made_with["embeddings"][method])
+        return np.concatenate([*found.chunks()])
+
+    @cached_property
+    def _components(self) -> "Components":
+        from vae_jax.collection.place import Components
+
+        columns = files.read_npz(self.outdir / run_lib.CENTERS).get("mixture_columns")
+        if columns is None or not self._latents.has_assignments:
+            raise UserError(f"{self.outdir} has no clusters of a mixture: run again.")
+        assignments = np.concatenate([*self._latents.assignments()])
+        return Components(self.latents, assignments, columns, self.config.seed)
 
     def neighbours(self, of: str | np.ndarray, k: int = 10) -> list[tuple[str, float]]:
         """Return the ids of the k nearest tracks with their distances in the latent space.
@@ -172,8 +242,7 @@ class Results:
             point = self.latents[own]
         else:
             own, point = None, np.asarray(of)
-        space = neighbours.Space(self.latents, self.config.seed)
-        found = zip(*neighbours.nearest(space, point[None], mutual=False), strict=True)
+        found = zip(*neighbours.nearest(self.space, point[None], mutual=False), strict=True)
         return [(self.ids[row], float(far)) for row, far in found if row != own][:k]
 
     def similar(self, to: str | Sequence[str], **options: Any) -> list[tuple[str, float]]:
@@ -235,12 +304,22 @@ class Results:
     def _latents(self) -> Any:
         from vae_jax.embedding.latents import Latents
 
+        if "vae" not in self.made_with["embeddings"]:
+            raise UserError(f"{self.outdir} has no latents yet: run --stage=embed first.")
         return Latents(self.outdir / self.made_with["embeddings"]["vae"])
+
+    @property
+    def _clustered(self) -> Path:
+        """The results folder, if these latents have clusters."""
+        is_done = "vae" in self.made_with["embeddings"] and self.made_with.get("clustered", True)
+        if not (is_done and (self.outdir / run_lib.CLUSTERS).exists()):
+            raise UserError(f"{self.outdir} has no clusters yet: run --stage=cluster first.")
+        return self.outdir
 
     @cached_property
     def table(self) -> list[dict[str, str]]:
         """The rows of `clusters.csv`, one per track, in the order of the latents."""
-        rows = files.read_csv(self.outdir / run_lib.CLUSTERS)
+        rows = files.read_csv(self._clustered / run_lib.CLUSTERS)
         if [row["id"] for row in rows] != self.ids:
             raise UserError(
                 f"{self.outdir / run_lib.CLUSTERS} lists other tracks than the latents: run again."
@@ -304,11 +383,19 @@ def load(outdir: str | os.PathLike) -> Results:
     Raises
     ------
     UserError
-        If it holds no results.
+        If it holds no results, or those of a version that this one does not know.
     """
     folder = Path(outdir)
-    values = files.read_json(folder / run_lib.read_run(folder)["config"])
-    return Results(folder, run_lib.read_run(folder), config_lib.from_dict(values))
+    made_with = run_lib.read_run(folder)
+    if missing := [name for name in ("config", "manifest", "embeddings") if name not in made_with]:
+        raise UserError(
+            f"{folder / run_lib.RUN} is of another version of vae_jax ({missing[0]!r} is missing): "
+            "use the version that wrote it, or run again."
+        )
+    if "vae" not in made_with["embeddings"]:
+        raise UserError(f"{folder} has no latents yet: run --stage=embed first.")
+    values = files.read_json(folder / made_with["config"])
+    return Results(folder, made_with, config_lib.from_dict(values))
 
 
 def cluster(
@@ -347,8 +434,10 @@ def train(
     settings
         Changes of keys, such as {"manifest": "metadata.csv", "model.latent_dim": 8}.
     """
+    from vae_jax.features import pool
     from vae_jax.stages import runner
 
+    pool.check_guarded()
     chosen = (
         presets.load(config) if isinstance(config, str) else config.copy_and_resolve_references()
     )

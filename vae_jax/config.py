@@ -88,6 +88,9 @@ KEYS: dict[str, Key] = {
     "data_dir": Key("data", _LOCATION, "feature records go to <data_dir>/records/"),
     "checkpoint_dir": Key("checkpoints", _FOLDER, "checkpoints go to <checkpoint_dir>/<name>-..."),
     "baselines": Key(("pca", "raw"), all_of(BASELINES), "clustered beside the VAE"),
+    "duplicates": Key(
+        "keep", one_of(("keep", "drop")), "drop: one recording counts once, in its first file"
+    ),
     "feature.name": Key("mfcc", one_of(FEATURES), "what is extracted from each track"),
     "feature.sample_rate": Key(22050, between(1000, 384000), "Hz"),
     "feature.duration": Key(30.0, above_zero(36000), "s of each track, at most, over all windows"),
@@ -179,7 +182,9 @@ KEYS: dict[str, Key] = {
     "train.num_epochs": Key(20, COUNT, "passes over the training tracks"),
     "train.min_steps": Key(3000, COUNT, "steps, where num_epochs would be fewer"),
     "train.batch_size": Key(64, at_least(1, 2**20), "tracks, over all devices"),
-    "train.learning_rate": Key(1e-3, POSITIVE, "peak of a linear warm-up and cosine decay"),
+    "train.learning_rate": Key(
+        1e-3, POSITIVE, "peak of a linear warm-up and cosine decay; a tenth trains a model on"
+    ),
     "train.warmup_steps": Key(100, NOT_NEGATIVE, "steps of the warm-up"),
     "train.weight_decay": Key(1e-4, NOT_NEGATIVE, "AdamW's decay"),
     "train.clip_norm": Key(1.0, POSITIVE, "largest norm of the gradient over all parameters"),

@@ -14,16 +14,12 @@ from absl import flags
 
 from vae_jax import api, process
 from vae_jax.collection import duplicates
+from vae_jax.collection.duplicates import SAID
 from vae_jax.errors import UserError
+from vae_jax.run import DUPLICATES
 from vae_jax.storage import files
 
-DUPLICATES = "duplicates.csv"
 SHOWN = 20  # groups that are printed
-SAID = {
-    duplicates.FILE: "the same file",
-    duplicates.RECORDING: "the same recording",
-    duplicates.ALIKE: "alike, perhaps versions",
-}
 
 
 def main(argv: Sequence[str]) -> None:

@@ -5,13 +5,14 @@ vae-jax place RUN --config.manifest=NEW.csv --outdir=DIR
 RUN is the results folder of a run. Its model encodes the new tracks, which join the run's own
 clusters; nothing is trained or clustered anew. DIR/placed.csv has a row for each track: its cluster
 and the second choice with their probabilities, how far it is from anything known, the nearest known
-tracks, and its place on the run's map.
+tracks, and its place on the run's map. Columns such as pca_cluster say the same by the baselines,
+and mixture_cluster by the model's own mixture.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import flags
@@ -20,7 +21,7 @@ from vae_jax import api, process
 from vae_jax import config as config_lib
 from vae_jax.collection.place import FALSE_RATE, Placed
 from vae_jax.errors import UserError
-from vae_jax.run import FAILED, LATENTS, MAPS
+from vae_jax.run import FAILED, MAPS
 from vae_jax.storage import files
 
 PLACED = "placed.csv"
@@ -39,22 +40,60 @@ def main(argv: Sequence[str]) -> None:
     run, outdir = api.load(argv[1]), Path(outdir)
     if outdir.resolve() == run.outdir.resolve():
         raise UserError(f"--outdir={outdir} holds the run itself: name another folder.")
-    ids, latents = _encode(run, manifest, outdir)
-    placed = run.place(latents)
-    _write(outdir / PLACED, run, ids, placed, _positions(run, latents))
-    print("\n".join([*_report(ids, placed), f"written: {outdir / PLACED}, {outdir / FAILED}"]))
+    _ = run.clusters  # before anything is encoded: a run that has none is refused
+    new = _encode(run, manifest, outdir)
+    placed = {name: run.place(latents, name) for name, latents in new.latents.items()}
+    columns = {"id": new.ids, **_columns(run, "", placed["vae"])}
+    positions = _positions(run, new.latents["vae"])
+    columns |= {name: [*map(_cell, positions[:, axis])] for axis, name in enumerate("xy")}
+    columns["feature"] = [config_lib.described(run.config.feature)] * len(new.ids)
+    if new.assignments is not None:
+        columns |= _choices("mixture_", *run.place_in_mixture(new.assignments))
+    for name in [name for name in placed if name != "vae"]:
+        columns |= _columns(run, f"{name}_", placed[name])
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    files.write_csv(outdir / PLACED, [*columns], rows)
+    lines = _report(run, new.ids, placed["vae"])
+    print("\n".join([*lines, f"written: {outdir / PLACED}, {outdir / FAILED}"]))
 
 
-def _encode(run: api.Results, manifest: str, outdir: Path) -> tuple[list[str], np.ndarray]:
-    """Return ids [M] and latents [M, L] of the tracks that can be read."""
+@dataclass(frozen=True)
+class New:
+    """The tracks that can be read, encoded.
+
+    Attributes
+    ----------
+    ids
+        [M].
+    latents
+        [M, L], by the method: "vae", and the baselines of the run that have clusters.
+    assignments
+        The probabilities of the mixture's components, [M, K], where the run has clusters of it.
+    """
+
+    ids: list[str]
+    latents: dict[str, np.ndarray]
+    assignments: np.ndarray | None
+
+
+def _encode(run: api.Results, manifest: str, outdir: Path) -> New:
+    """Encode the new tracks as the run did its own."""
+    from vae_jax.embedding import projected
     from vae_jax.run import checkpoints_in
     from vae_jax.stages import runner
 
     config = config_lib.from_elsewhere(config_lib.to_dict(run.config))
-    config.update(manifest=manifest, baselines=())
-    runner.run_stages(config, outdir, ("features", "embed"), checkpoints_in(run.outdir))
-    arrays = files.read_npz(outdir / LATENTS, "ids", "latents")
-    return arrays["ids"].tolist(), arrays["latents"]
+    config.update(manifest=manifest, baselines=(), duplicates="keep", embed={"format": "npz"})
+    stages = ("features", "embed")
+    done = runner.run_stages(config, outdir, stages, checkpoints_in(run.outdir))
+    arrays, latents = files.read_npz(done.embedding("vae")), {}
+    if (run.outdir / "baselines" / "raw_projection.npz").exists():
+        latents = projected.project(
+            run.outdir, run.made_with, run.config, done.records, done.conditions
+        )
+    latents = {name: points for name, points in latents.items() if name in run.methods}
+    mixture = arrays.get("assignments") if "mixture" in run.methods else None
+    return New(arrays["ids"].tolist(), {"vae": arrays["latents"], **latents}, mixture)
 
 
 def _positions(run: api.Results, latents: np.ndarray) -> np.ndarray:
@@ -70,43 +109,41 @@ def _positions(run: api.Results, latents: np.ndarray) -> np.ndarray:
     return np.full((len(latents), 2), np.nan, np.float32)
 
 
-def _write(
-    path: Path, run: api.Results, ids: Sequence[str], placed: Placed, positions: np.ndarray
-) -> None:
-    def rows() -> Iterator[dict[str, Any]]:
-        for i, id_ in enumerate(ids):
-            first, second = placed.clusters[i].tolist()
-            likely, unlikely = placed.probabilities[i].tolist()
-            nearest = [run.ids[row] for row in placed.nearest[i, :NUM_NEAREST]]
-            yield {
-                "id": id_,
-                "cluster": first,
-                "probability": f"{likely:.4f}",
-                "second_cluster": second,
-                "second_probability": f"{unlikely:.4f}",
-                "outlier": "yes" if placed.is_outlier[i] else "no",
-                "outlier_score": f"{placed.outlier_scores[i]:.4f}",
-                **{f"nearest_{n}": name for n, name in enumerate(nearest, 1)},
-                **dict(zip("xy", _cells(positions[i]), strict=True)),
-            }
-
-    names = ["id", "cluster", "probability", "second_cluster", "second_probability"]
-    names += ["outlier", "outlier_score", *(f"nearest_{n + 1}" for n in range(NUM_NEAREST))]
-    files.write_csv(path, [*names, "x", "y"], rows())
+def _choices(prefix: str, clusters: np.ndarray, probabilities: np.ndarray) -> dict[str, list]:
+    """Return the columns of the two likeliest clusters, [M, 2]."""
+    said = [[f"{value:.4f}" for value in choice] for choice in probabilities.T.tolist()]
+    return {
+        f"{prefix}cluster": clusters[:, 0].tolist(),
+        f"{prefix}probability": said[0],
+        f"{prefix}second_cluster": clusters[:, 1].tolist(),
+        f"{prefix}second_probability": said[1],
+    }
 
 
-def _cells(position: np.ndarray) -> list[str]:
-    return [f"{value:.6g}" if np.isfinite(value) else "" for value in position.tolist()]
+def _columns(run: api.Results, prefix: str, placed: Placed) -> dict[str, list]:
+    """Return a method's columns."""
+    nearest = [[run.ids[row] for row in rows] for rows in placed.nearest.T[:NUM_NEAREST]]
+    return {
+        **_choices(prefix, placed.clusters, placed.probabilities),
+        f"{prefix}outlier": ["yes" if one else "no" for one in placed.is_outlier],
+        f"{prefix}outlier_score": [f"{score:.4f}" for score in placed.outlier_scores],
+        **{f"{prefix}nearest_{n}": names for n, names in enumerate(nearest, 1)},
+    }
 
 
-def _report(ids: Sequence[str], placed: Placed) -> list[str]:
+def _cell(value: float) -> str:
+    return f"{value:.6g}" if np.isfinite(value) else ""
+
+
+def _report(run: api.Results, ids: Sequence[str], placed: Placed) -> list[str]:
     """Say how many tracks are in each cluster, and which are unlike anything known."""
-    sizes = Counter(placed.clusters[:, 0].tolist())
-    lines = [f"{len(ids)} tracks placed:"]
+    sizes, names = Counter(placed.clusters[:, 0].tolist()), run.cluster_names
+    mark = f" by {run.mark}" if run.mark else ""
+    lines = [f"{len(ids)} track{'s' * (len(ids) > 1)} placed{mark}:"]
     for cluster, size in sizes.most_common():
         rows = np.flatnonzero(placed.clusters[:, 0] == cluster)
         sure = rows[np.argsort(-placed.probabilities[rows, 0], kind="stable")[:NUM_EXAMPLES]]
-        name = "noise" if cluster < 0 else f"cluster {cluster}"
+        name = "noise" if cluster < 0 else f"cluster {cluster} {names.get(cluster, '')}".rstrip()
         lines.append(f"  {name}: {size} ({', '.join(ids[row] for row in sure)})")
     strange = np.flatnonzero(placed.is_outlier)
     if len(strange):

@@ -17,9 +17,11 @@ from vae_jax import config as config_lib
 from vae_jax.errors import UserError
 from vae_jax.parallel import processes
 from vae_jax.records import layout
-from vae_jax.run import Run
+from vae_jax.run import RUN, Run, read_run
 from vae_jax.training import literal_paths
 
+# Where one of these is wrong, JAX would say so only when features are extracted.
+SETTINGS_OF_JAX = ("JAX_DISABLE_JIT", "JAX_PLATFORMS", "XLA_FLAGS")
 MIN_FREE = 4096  # bytes; with less, not even the config can be written
 
 
@@ -38,8 +40,9 @@ def check(run: Run, stages: Collection[str]) -> None:
     UserError
         If the manifest is not given, cannot be read or lacks a column; if there are fewer tracks
         than clusters, or more than a clusterer takes; if an output folder cannot be written,
-        is full, or holds records or checkpoints; if a network of features is missing; or if a
-        checkpoint was made with another config.
+        is full, holds records or checkpoints, or results of another model to cluster; if a network
+        of features is missing; if a checkpoint was made with another config; or if JAX finds no
+        device.
     """
     if run.config.manifest is None:
         raise UserError(
@@ -53,11 +56,16 @@ def check(run: Run, stages: Collection[str]) -> None:
         if "embed" in stages:
             _check_model(run.checkpoint)
     _check_outdir(run)
+    _check_results(run, stages)
     _check_folders(run, stages)
     if {"features", "cluster", "visualize"} & {*stages} or run.config.model.condition:
         _check_columns(run, stages, given)
     if "features" in stages:
         _check_space(run)
+        if run.config.duplicates == "drop":
+            from vae_jax.features import fingerprint
+
+            fingerprint.check_installed("keep duplicates, with --config.duplicates=keep")
         if run.config.feature.name == "musicnn":
             from vae_jax.features import musicnn
 
@@ -66,6 +74,10 @@ def check(run: Run, stages: Collection[str]) -> None:
         from vae_jax.clustering import clusterers
 
         clusterers.check_size(run.config.cluster, len(run.manifest))
+    if {"train", "embed"} & {*stages} and any(name in os.environ for name in SETTINGS_OF_JAX):
+        from vae_jax.parallel import devices
+
+        devices.use_cores(run.config.num_seeds)
 
 
 def _check_checkpoint(run: Run, trained: ConfigDict) -> None:
@@ -108,6 +120,17 @@ def _check_outdir(run: Run) -> None:
             )
 
 
+def _check_results(run: Run, stages: Collection[str]) -> None:
+    """Check that what is to be clustered or drawn was made with this config."""
+    if {"features", "train", "embed"} & {*stages} or not (run.outdir / RUN).exists():
+        return
+    if not run.is_described(read_run(run.outdir)):
+        raise UserError(
+            f"the results in {run.outdir} were made with other features or another model than this "
+            "config's: run --stage=embed first, or name another --outdir."
+        )
+
+
 def _check_folders(run: Run, stages: Collection[str]) -> None:
     """Check that the folders of all outputs can be made, and written on a disk with some room."""
     folders = {"--outdir": run.outdir}
@@ -118,9 +141,15 @@ def _check_folders(run: Run, stages: Collection[str]) -> None:
         literal_paths.check(Path(run.config.checkpoint_dir), processes.is_alone())
     for name, folder in folders.items():
         existing = _nearest(folder)
+        if existing.is_symlink() and not existing.exists():
+            raise UserError(
+                f"{name}: {existing} is a link to {os.readlink(existing)}, which is not there; "
+                "name another folder."
+            )
         if not existing.is_dir():
             raise UserError(f"{name}: {existing} is a file, not a folder; name another folder.")
-        if not os.access(existing, os.W_OK | os.X_OK):
+        is_read = folder == run.records_dir and (folder / layout.INDEX).exists()
+        if not is_read and not os.access(existing, os.W_OK | os.X_OK):
             raise UserError(
                 f"{name}: cannot write into {existing} (permission denied, or a read-only disk); "
                 "name another folder."
@@ -160,7 +189,7 @@ def _bytes_per_track(feature: ConfigDict) -> float:
 def _nearest(folder: Path) -> Path:
     """Return a folder, or the nearest one above it that exists."""
     folder = folder.absolute()
-    while not folder.exists() and folder != folder.parent:
+    while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     return folder
 

@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -45,7 +46,7 @@ def run_command(
     os.environ["MPLBACKEND"] = "agg"  # a command opens no window, wherever it is told to
     console.set_up_streams()
     console.set_up_logging()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in stopping_signals():
         signal.signal(number, _stop)
     threading.excepthook = _end_with_thread
     sys.unraisablehook = _pass_over_late_writers
@@ -67,16 +68,26 @@ def run_command(
         logging.warning("%s", error)
         sys.exit(EXIT_PREEMPTED)
     except RuntimeError as error:
-        if processes.is_alone() or _shows_tracebacks():
+        if processes.is_alone():
+            _end_with_fault(error)
+        if _shows_tracebacks():
             raise
         cause = str(error).partition("\n")[0]
         _end(1, f"another process of the job has ended ({cause}): start the job again.")
     except KeyboardInterrupt:
         _end(EXIT_PREEMPTED, "interrupted; the same command continues.")
+    except Exception as error:
+        _end_with_fault(error)
+
+
+def stopping_signals() -> list[signal.Signals]:
+    """Return SIGTERM, that of Ctrl-C, and that of a closed terminal unless `nohup` is given."""
+    hangs_up = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([signal.SIGHUP] if hangs_up else [])]
 
 
 class StopRequest:
-    """Set by SIGTERM or SIGINT: finish the steps in flight, save and leave."""
+    """Set by a signal to stop: finish the steps in flight, save and leave."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -87,7 +98,7 @@ class StopRequest:
 
 @contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Turn SIGTERM and SIGINT into a request to stop; a second SIGINT interrupts at once."""
+    """Turn signals to stop into a request; a second SIGINT interrupts at once."""
     request, previous = StopRequest(), {}
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -95,7 +106,7 @@ def stop_signals() -> Iterator[StopRequest]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     if threading.current_thread() is threading.main_thread():  # as Python demands
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stopping_signals():
             previous[number] = signal.signal(number, handle)
     try:
         yield request
@@ -134,6 +145,12 @@ def _end_with_thread(failed: threading.ExceptHookArgs) -> None:
     if isinstance(failed.exc_value, OSError) and not _shows_tracebacks():
         _end(1, _sentence(failed.exc_value))
     threading.__excepthook__(failed)
+
+
+def _end_with_fault(error: Exception) -> NoReturn:
+    """End by an error that no user can mend; threads in the middle of something would wait."""
+    traceback.print_exception(error)
+    _end(1, f"this {type(error).__name__} is a fault of vae_jax: report it with the lines above.")
 
 
 def _pass_over_late_writers(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -12,7 +12,17 @@ from vae_jax.clustering.clusterers import NOISE
 from vae_jax.clustering.scores import Summary
 from vae_jax.config import BASELINE_TITLES
 from vae_jax.models.declared import models_declared
-from vae_jax.run import CLUSTERS, CONFIG, FAILED, RUN, TRAIN_METRICS, WARNINGS, Run
+from vae_jax.run import (
+    CLUSTERS,
+    CONFIG,
+    DROPPED,
+    FAILED,
+    RUN,
+    TRAIN_METRICS,
+    WARNINGS,
+    Run,
+    read_run,
+)
 from vae_jax.stages import up_to_date
 from vae_jax.storage import files
 
@@ -28,17 +38,18 @@ TYPICAL = 3  # tracks that stand for a cluster
 
 def report(run: Run) -> str:
     """Return what a person wants to know of a run whose stages have ended."""
-    parts = []
-    metrics = run.outdir / metrics_file.NAME
-    if metrics.exists():
-        rows = metrics_file.read(metrics)
+    parts, described = [], read_run(run.outdir)
+    if described["clustered"]:
+        rows = metrics_file.read(run.outdir / metrics_file.NAME)
         rows = [row for row in rows if row["run_id"] == rows[-1]["run_id"]]
         parts += ["\n".join([*_found(run, scores.summarise(rows)), *_clusters(run)])]
         parts += [compare.table(rows)]
+    parts += [_duplicates(run)]
     parts += _followed(run)
     parts += _kept(run)
-    parts += _pictures(run)
-    parts.append("\n".join(["Written or up to date:", *_written(run)]))
+    made = up_to_date.outputs(run.outdir) if described["embeddings"] else []
+    parts += _pictures(run, made)
+    parts.append("\n".join(["Written or up to date:", *_written(run, made)]))
     return "\n\n".join(parts)
 
 
@@ -113,6 +124,17 @@ def _followed(run: Run) -> list[str]:
     return ["\n".join(lines)]
 
 
+def _duplicates(run: Run) -> str:
+    """Say whether duplicates count, which make scores look better."""
+    if run.config.duplicates == "keep":
+        return (
+            "Duplicates, if there are any, count as tracks of their own, which raises scores: "
+            f"vae-jax duplicates {run.outdir} lists them, --config.duplicates=drop leaves them out."
+        )
+    count = len(run.dropped)
+    return f"{count} duplicates are left out of training and scores: {run.outdir / DROPPED}."
+
+
 def _kept(run: Run) -> list[str]:
     """Say what the latents of a track VAE keep, at the best evaluation of its training."""
     from vae_jax.training.history import read  # jax: `--help` does not wait for it
@@ -160,9 +182,9 @@ def _titles(run: Run, ids: Sequence[str]) -> list[str]:
     ]
 
 
-def _pictures(run: Run) -> list[str]:
+def _pictures(run: Run, made: Sequence[str]) -> list[str]:
     """Name the pictures to open first: the map of the clusters, and of the first column."""
-    maps = [name for name in up_to_date.outputs(run.outdir) if re.search(r"/vae_\w+\.png$", name)]
+    maps = [name for name in made if re.search(r"/vae_\w+\.png$", name)]
     first = [name for name in maps if name.endswith("_clusters.png")]
     first += [name for name in maps if f"/vae_{run.config.visualize.method}_by_" in name]
     if not first:
@@ -170,11 +192,11 @@ def _pictures(run: Run) -> list[str]:
     return ["\n".join(["Look at these first:", *(f"  {run.outdir / name}" for name in first[:2])])]
 
 
-def _written(run: Run) -> list[str]:
+def _written(run: Run, made: Sequence[str]) -> list[str]:
     """List what this run wrote: shards by their folder, and folders of many files as one."""
     names = (RUN, CONFIG, FAILED, WARNINGS, TRAIN_METRICS)
     own = [name for name in names if (run.outdir / name).exists()]
-    paths = [run.outdir / name for name in sorted({*own, *up_to_date.outputs(run.outdir)})]
+    paths = [run.outdir / name for name in sorted({*own, *made})]
     in_folder = Counter(path.parent for path in paths if path.parent != run.outdir)
     lines = []
     for path in paths:

@@ -5,7 +5,9 @@ named after what they were made from, so that runs share them; everything else i
 outdir.
 """
 
+import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -37,12 +39,16 @@ MARKERS = ".stages"
 MAPS = "latent_visualization"
 HISTORY = "history"  # results before the tracks changed (see `history`)
 KEPT = "kept.json"  # what those were made with
+DUPLICATES = "duplicates.csv"  # what the command of that name has found
+DROPPED = "dropped.csv"  # duplicates that are left out
+FINGERPRINTS = "fingerprints.npz"  # of the sound of tracks
 CLUSTER_NAMES = "cluster_names.csv"  # a person's names for clusters: id, name
 SHARDED = (
     "latents",
     *(f"baselines/{name}" for name in ("pca", "raw", "plda", "ae", "summaries")),
 )
-SUBFOLDERS = ("baselines", MAPS, MARKERS, *SHARDED)  # of the outdir
+# Patterns of the outdir's folders.
+SUBFOLDERS = ("baselines", MAPS, MARKERS, *SHARDED, f"{HISTORY}/*", f"{HISTORY}/*/{MAPS}")
 
 
 @dataclass(frozen=True)
@@ -174,8 +180,9 @@ class Run:
         """Return the best step, or None as long as training has not ended."""
         from vae_jax.training import checkpoints
 
-        if self.checkpoint or checkpoints.is_complete(folder):
-            return checkpoints.best_step(folder)
+        if self.checkpoint or checkpoints.has_ended(folder):
+            with contextlib.suppress(checkpoints.NoneSound):
+                return checkpoints.best_step(folder)
         return None
 
     @property
@@ -185,7 +192,24 @@ class Run:
 
     @cached_property
     def records(self) -> reader.Records:
-        """The features, extracted before."""
+        """The features, extracted before, without those of duplicates that are to be dropped."""
+        if self.config.duplicates == "keep":
+            return self.all_records
+        return self.all_records.without(self.dropped)
+
+    @property
+    def dropped(self) -> list[str]:
+        """The ids of duplicates that are left out."""
+        path = self.outdir / DROPPED
+        if self.config.duplicates == "keep":
+            return []
+        if not path.exists():
+            raise UserError(f"{path} does not exist: run --stage=features first.")
+        return [row["id"] for row in files.read_csv(path)]
+
+    @cached_property
+    def all_records(self) -> reader.Records:
+        """The features of all tracks."""
         if self.records_store:
             from vae_jax.records import object_store
 
@@ -198,17 +222,33 @@ class Run:
         """The names of what is clustered: the VAE and the baselines."""
         return ["vae", *self.baselines]
 
-    def describe(self, clustered: bool = False) -> dict[str, Any]:
-        """Return what the results were made with, as JSON-like values.
+    def is_described(self, described: Mapping[str, Any]) -> bool:
+        """Say whether results were made with this run's features and models, as far as is known."""
+        if not (self.records_dir / layout.INDEX).exists():
+            before, now = files.read_json(self.outdir / CONFIG), config_lib.to_dict(self.config)
+            kinds = [[one["feature"]["name"], one["model"]] for one in (before, now)]
+            return files.fingerprint(kinds[0]) == files.fingerprint(kinds[1])
+        if described.get("content") != self.records.content:
+            return False
+        return all(
+            one["directory"] == self._relative(self.checkpoint_dir(name))
+            for name, one in described["checkpoints"].items()
+            if name in self.trained
+        )
 
-        Paths are relative to the outdir, so that a project can be moved or copied as a whole.
-        `clustered` says that these tracks have clusters by now.
+    def describe(self, stage: str) -> dict[str, Any]:
+        """Return what the results were made with, as JSON-like values, when a stage has ended.
+
+        Paths are relative to the outdir, so that a project can be moved or copied as a whole. What
+        an earlier run with other features or another model has left there is not listed.
         """
+        before = read_run(self.outdir) if (self.outdir / RUN).exists() else {}
+        embedded = stage not in ("features", "train") or bool(before and self.is_described(before))
+        clustered = (self.outdir / MARKERS / "cluster.json").exists() and embedded
         has_records = (self.records_dir / layout.INDEX).exists()
         records = self.records_store or self._relative(self.records_dir)
         folders = {name: self.checkpoint_dir(name) for name in self.trained if has_records}
         content = self.records.content if has_records else None
-        before = read_run(self.outdir) if (self.outdir / RUN).exists() else {}
         return {
             "version": __version__,
             "config": CONFIG,
@@ -216,7 +256,7 @@ class Run:
             "seeds": [self.config.seed + i for i in range(self.config.num_seeds)],
             "records": records if has_records else None,
             "content": content,
-            "clustered": clustered or bool(before.get("clustered")),
+            "clustered": stage == "cluster" or (clustered and bool(before.get("clustered"))),
             "previous": before.get("previous"),
             "starts": {
                 name: self._relative(start.directory)
@@ -230,9 +270,11 @@ class Run:
             "embeddings": {
                 name: self._relative(self.embedding(name))
                 for name in dict.fromkeys([*self.methods, "raw"])
-                if self.embedding(name).exists()
+                if embedded and self.embedding(name).exists()
             },
-            "projections": [self._relative(path) for path in self.projections() if path.exists()],
+            "projections": [
+                self._relative(path) for path in self.projections() if embedded and path.exists()
+            ],
         }
 
     def _relative(self, place: urls.Location) -> str:

@@ -44,6 +44,8 @@ def main(argv: Sequence[str]) -> None:
     if not found:
         raise UserError("no track fits: --where, --not or --per_artist leaves none.")
     print("\n".join(_lines(run, found)))
+    if run.mark:
+        print(f"By {run.mark}.")
     _write(run, found)
 
 

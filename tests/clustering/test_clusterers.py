@@ -174,6 +174,8 @@ def test_k_means_over_shards_agrees_with_k_means_over_all(tmp_path, monkeypatch)
     same = clusterers.cluster_shards(latents, settings, 0)
     np.testing.assert_array_equal(same.labels, whole.labels)
     monkeypatch.setattr(clusterers, "RESTART_SAMPLE", 300)
+    given = clusterers.cluster_shards(latents, settings, 0, same.centers + 0.1)
+    np.testing.assert_allclose(given.centers, same.centers, rtol=1e-5)
     first, second = (clusterers.cluster_shards(latents, settings, 0) for _ in range(2))
     np.testing.assert_array_equal(first.labels, second.labels)
     inertia = [np.square(one.distances(points)).sum() for one in (whole, first)]

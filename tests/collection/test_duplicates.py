@@ -14,6 +14,7 @@ from vae_jax import manifest
 from vae_jax.collection import duplicates
 from vae_jax.errors import UserError
 from vae_jax.features import fingerprint
+from vae_jax.features.fingerprint import Print
 from vae_jax.storage import files
 
 RATE = 22050
@@ -30,6 +31,10 @@ class Run:
     @cached_property
     def manifest(self):
         return manifest.read(self.path)
+
+    @property
+    def outdir(self):
+        return self.path.parent / "results"
 
     @property
     def ids(self):
@@ -55,10 +60,8 @@ def melody(seed: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Melodies, one of them four times more: copied, encoded, cut and made softer."""
-    try:
-        fingerprint.check_installed()
-    except UserError as error:
-        pytest.skip(str(error))
+    if not fingerprint.is_installed():
+        pytest.skip("there is no ffmpeg with Chromaprint")
     folder = tmp_path_factory.mktemp("music")
     for seed in range(6):
         soundfile.write(folder / f"{seed}.wav", melody(seed), RATE)
@@ -90,6 +93,35 @@ def test_one_recording_in_any_form_is_found_and_others_stay_apart(run):
     assert set(kinds.values()) == {duplicates.RECORDING}
 
 
+def test_fingerprints_are_kept_for_the_next_call(run, monkeypatch):
+    found = duplicates.find(run)
+    monkeypatch.setattr(fingerprint, "compute", _fail)
+    assert duplicates.find(run) == found
+    kept = run.outdir / "fingerprints.npz"
+    kept.write_bytes(b"damaged")
+    with pytest.raises(AssertionError, match="computed again"):
+        duplicates.find(run)
+    kept.unlink()
+
+
+def _fail(path):
+    raise AssertionError("computed again")
+
+
+def test_copies_are_found_by_their_sound_alone_and_however_many_there_are(run, monkeypatch):
+    monkeypatch.setattr(duplicates, "PROPOSED", 1)
+    found = [one for one in duplicates.find(run) if one.kind != duplicates.ALIKE]
+    assert {one.id for one in found} == {"0", "copy", "mp3", "cut", "soft"}
+    assert len({one.group for one in found}) == 1
+
+
+def test_recordings_of_other_lengths_stay_apart():
+    items = np.random.default_rng(0).integers(0, 2**32, 300, dtype=np.uint32)
+    short, longer = Print(items, 60.0), Print(items, 81.0)
+    assert fingerprint.likeness(short, short) == 1
+    assert fingerprint.likeness(short, longer) == 0
+
+
 def test_without_fingerprints_equal_files_are_found(run):
     found = [one for one in duplicates.find(run, False) if one.kind != duplicates.ALIKE]
     assert {one.id for one in found} == {"0", "copy"}
@@ -111,7 +143,8 @@ def _groups(found):
 
 def test_a_track_joins_a_group_only_if_it_is_the_same_as_all_of_it():
     same = {(0, 1): 0.9, (1, 2): 0.8, (3, 4): 0.8, (4, 5): 0.8, (3, 5): 0.8}
-    assert duplicates._cliques(6, same) == [[0, 1], [3, 4, 5]]
+    same = {pair: 0.1 + value for pair, value in same.items()}
+    assert duplicates._cliques(6, duplicates._Sameness(same)) == [[0, 1], [3, 4, 5]]
 
 
 def test_silence_and_held_notes_are_no_evidence():
@@ -128,7 +161,8 @@ def test_a_shifted_fingerprint_is_recognised_and_a_far_shifted_one_is_not():
 
 
 def test_without_chromaprint_the_error_says_what_to_do(monkeypatch):
-    fingerprint.check_installed.cache_clear()
+    fingerprint.is_installed.cache_clear()
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match=r"ffmpeg with Chromaprint.*--nofingerprint"):
-        fingerprint.check_installed()
+        duplicates.find(Run(Path("metadata.csv"), np.zeros((2, 1))))
+    fingerprint.is_installed.cache_clear()

@@ -3,9 +3,10 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from sklearn.datasets import make_blobs
 
-import vae_jax
+from vae_jax import config as config_lib
+from vae_jax.clustering import clusterers
 from vae_jax.clustering.clusterers import NOISE, Clustering
-from vae_jax.collection.place import FALSE_RATE, Known
+from vae_jax.collection.place import FALSE_RATE, Components, Known
 
 
 def blobs(n: int, std: float, seed: int = 0, dims: int = 4) -> np.ndarray:
@@ -14,10 +15,13 @@ def blobs(n: int, std: float, seed: int = 0, dims: int = 4) -> np.ndarray:
 
 
 def known_of(points: np.ndarray, method: str = "kmeans", num_clusters: int = 5) -> Known:
-    def recluster(some: np.ndarray) -> Clustering:
-        return vae_jax.cluster(some, method, num_clusters=num_clusters)
+    config = config_lib.get_config().cluster
+    config.update(method=method, num_clusters=num_clusters)
 
-    found = recluster(points)
+    def recluster(some: np.ndarray, start: np.ndarray | None) -> Clustering:
+        return clusterers.cluster(some, config, 0, start)
+
+    found = recluster(points, None)
     return Known(points, found.labels, recluster, found.centers if method == "kmeans" else None)
 
 
@@ -35,11 +39,11 @@ def test_the_runs_own_tracks_are_placed_in_their_own_clusters(method):
 def test_new_tracks_agree_with_a_clustering_that_saw_them_as_often_as_is_said(method, std):
     """Also where the clusters overlap so much that one more track can change them all."""
     said, agreed = [], []
-    for seed in range(8):
+    for seed in range(4):
         points = blobs(500, std, seed)
         known = known_of(points[:400], method)
         placed = known.place(points[400:])
-        everything = vae_jax.cluster(points, method, num_clusters=5).labels
+        everything = known.recluster(points, known.centers).labels
         table = np.zeros((5, 5))
         np.add.at(table, (known.clusters, everything[:400]), 1)
         match = linear_sum_assignment(-table)[1]
@@ -76,7 +80,7 @@ def test_noise_is_a_place_too():
     labels = np.repeat([0, NOISE], [100, 20])
     points = np.concatenate([dense, sparse])
 
-    def recluster(some: np.ndarray) -> Clustering:
+    def recluster(some: np.ndarray, start: None) -> Clustering:
         return Clustering(np.where(np.abs(some).max(axis=1) < 5, 0, NOISE), np.zeros((1, 2)))
 
     placed = Known(points, labels, recluster).place(np.array([[0, 0], [60, 60.0]]))
@@ -87,7 +91,7 @@ def test_noise_is_a_place_too():
 def test_few_tracks_and_a_single_cluster_give_finite_numbers(count):
     points = np.arange(count, dtype=float)[:, None]
 
-    def recluster(some: np.ndarray) -> Clustering:
+    def recluster(some: np.ndarray, start: None) -> Clustering:
         raise AssertionError("there are too few tracks to hold some out")
 
     for centers in (None, points.mean(axis=0, keepdims=True)):
@@ -96,3 +100,27 @@ def test_few_tracks_and_a_single_cluster_give_finite_numbers(count):
         assert placed.clusters.tolist() == [[0, 0]]
         assert placed.probabilities[0, 0] == 1
         assert np.isfinite(placed.outlier_scores).all()
+
+
+def test_the_mixture_chooses_clusters_by_all_of_their_components_and_is_as_sure_as_it_should_be():
+    """Components 0 and 2 are one cluster; they overlap with another, of which the model is sure."""
+    rng = np.random.default_rng(0)
+    means = np.array([[0, 0], [2, 0], [0, 40.0]])
+    component = rng.integers(0, 3, 300)
+    points = means[component] + rng.normal(size=(300, 2))
+    distances = np.square(points[:, None] - means).sum(axis=2)
+    sure = np.exp(-10 * (distances - distances.min(axis=1, keepdims=True)))
+    known = Components(points, sure / sure.sum(axis=1, keepdims=True), np.array([4, 7, 4]))
+    clusters, probabilities = known.choose(np.array([[0.1, 0.4, 0.5], [0.0, 1.0, 0.0]]))
+    assert clusters.tolist() == [[4, 7], [7, 4]]
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+    assert 0.5 < probabilities[0, 0] < 0.6
+    assert 0.8 < probabilities[1, 0] < 1
+
+
+@pytest.mark.parametrize("columns", [[0, 0], [0, NOISE]])
+def test_a_mixture_of_one_cluster_is_sure(columns):
+    shares = np.full((20, 2), 0.5)
+    known = Components(np.zeros((20, 3)), shares, np.array(columns))
+    clusters, probabilities = known.choose(shares[:1])
+    assert (clusters.tolist(), probabilities.tolist()) == ([[0, 0]], [[1, 1]])

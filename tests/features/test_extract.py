@@ -1,3 +1,4 @@
+import errno
 import os
 import platform
 import shutil
@@ -5,6 +6,7 @@ import subprocess
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -333,6 +335,20 @@ def test_the_environment_of_the_workers_is_not_left_behind():
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="an option of glibc's malloc")
+@pytest.mark.parametrize(
+    ("codes", "end"),
+    [([-9, -15], "SIGKILL"), ([0, 1, -15, None], "status 1"), ([-6, 3], "SIGABRT, status 3")],
+)
+def test_workers_that_died_are_told_from_those_that_the_pool_has_ended(codes, end):
+    assert pool._end([SimpleNamespace(exitcode=code) for code in codes]) == end
+
+
+def test_where_processes_share_memory_is_named():
+    said = r"\(No space left on device\): make room in /dev/shm"
+    with pytest.raises(UserError, match=said), pool._sharing():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_workers_do_not_ask_the_kernel_for_the_memory_of_every_track_anew():
     with pool.worker_environment(), ProcessPoolExecutor(1, get_context("spawn")) as workers:
         assert workers.submit(_page_faults, 16).result() < 100  # 450 otherwise

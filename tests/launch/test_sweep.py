@@ -203,6 +203,14 @@ def test_failures_are_listed_with_their_last_line_and_the_others_run_on(folder):
     assert "sweep/seed=0: mfcc" in out
 
 
+def test_a_folder_that_cannot_be_made_is_named(folder):
+    (folder / "file").touch()
+    code, _, err = sweep(folder, "--grid=seed=0", "--outdir=file/sweep")
+    assert code == 1
+    assert err.splitlines()[-1].startswith("vae_jax: cannot write file/sweep/seed=0/sweep.log: ")
+    assert "Traceback" not in err
+
+
 def test_a_preempted_run_is_continued_but_not_for_ever(folder):
     code, _, err = sweep(folder, "--grid=seed=2,3")
     assert code == 1
@@ -213,20 +221,20 @@ def test_a_preempted_run_is_continued_but_not_for_ever(folder):
 
 
 def wait_for(*paths: Path) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not all(path.exists() for path in paths):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_sweep_lets_its_runs_save_and_starts_no_others(folder, number):
     runs = "--grid=seed=4,0", "--grid=model.beta=1,2", "--jobs=2"
     process = subprocess.Popen([*SWEEP, *runs], cwd=folder, stderr=subprocess.PIPE, text=True)
     names = [folder / "sweep" / f"seed=4,model.beta={beta}" for beta in (1, 2)]
     wait_for(*(name / "ready" for name in names))
     process.send_signal(number)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 75
     assert "the same command continues it" in err
     assert all((name / "saved").exists() for name in names)
@@ -242,7 +250,7 @@ def test_a_second_signal_kills_runs_that_do_not_stop(folder):
     time.sleep(0.3)
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=10)
+    process.communicate(timeout=60)
     assert process.returncode == 75
 
 

@@ -7,6 +7,7 @@ import pytest
 from tests.audio_files import write, write_music
 from vae_jax.config import get_config
 from vae_jax.errors import UserError
+from vae_jax.features import fingerprint
 from vae_jax.stages import runner
 from vae_jax.storage import files
 
@@ -64,3 +65,46 @@ def test_what_is_left_out_or_shortened_is_counted_and_named_by_kind_with_the_rem
     assert "left out (1 missing); " in caplog.text
     assert "(1 silent, 1 too short, 1 no audio, 1 no lyrics); " in caplog.text
     assert "(1 shorter than its header, 1 lyrics cut); " in caplog.text
+
+
+@pytest.fixture
+def with_copies(collection, tmp_path, monkeypatch, in_process):
+    """The config of a collection in which tracks 2 and 7 are copies of track 0."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fingerprint, "is_installed", lambda: True)  # a second is too little anyway
+    for row in (2, 7):
+        shutil.copy(
+            collection.parent / "audio" / "0.wav", collection.parent / "audio" / f"{row}.wav"
+        )
+    config = get_config()
+    config.manifest, config.duplicates = str(collection), "drop"
+    return config
+
+
+def test_duplicates_that_are_dropped_are_in_no_later_stage(with_copies, tmp_path):
+    run = runner.run_stages(with_copies, tmp_path / "results", ["features"], None)
+    dropped = files.read_csv(tmp_path / "results" / "dropped.csv")
+    assert [(row["id"], row["same_as"], row["kind"]) for row in dropped] == [
+        ("track-2", "track-0", "file"),
+        ("track-7", "track-0", "file"),
+    ]
+    kept = [i for i in range(12) if i not in (2, 7)]
+    assert run.records.ids.tolist() == [f"track-{i}" for i in kept]
+    everything = run.all_records
+    assert run.records.content != everything.content
+    for name, values in run.records.load(np.arange(10)).items():
+        np.testing.assert_array_equal(values, everything.load(kept)[name])
+
+
+def test_duplicates_are_kept_by_default_and_again_after_they_were_dropped(with_copies, tmp_path):
+    runner.run_stages(with_copies, tmp_path / "results", ["features"], None)
+    with_copies.duplicates = "keep"
+    run = runner.run_stages(with_copies, tmp_path / "results", ["features"], None)
+    assert len(run.records) == 12
+    assert not (tmp_path / "results" / "dropped.csv").exists()
+
+
+def test_duplicates_are_not_dropped_without_chromaprint(with_copies, tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint, "is_installed", lambda: False)
+    with pytest.raises(UserError, match=r"ffmpeg with Chromaprint.*--config\.duplicates=keep"):
+        runner.run_stages(with_copies, tmp_path / "results", ["features"], None)

@@ -122,3 +122,24 @@ with files.lock({str(tmp_path)!r}):
             other.wait(timeout=0.5)
     assert other.stdout.read() == "entered\n"
     assert other.wait(timeout=10) == 0
+
+
+def test_only_what_a_killed_run_was_writing_is_removed(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    stale = f".vae_jax-{ended.pid}-0123456789abcdef.tmp"
+    kept = {
+        *(".tmp-0123456789abcdef", ".tmp-mine", ".vae_jax-1-notes.tmp", f"{stale}.txt"),
+        f".vae_jax-{os.getppid()}-0123456789abcdef.tmp",  # of a process that is at work
+    }
+    for folder in (tmp_path, tmp_path / "history" / "001", tmp_path / "other"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (stale, *kept):
+            (folder / name).touch()
+    with files.lock(tmp_path, "history/*", "missing"):
+        assert {path.name for path in tmp_path.glob(".*")} == kept | {".lock"}
+    assert {path.name for path in (tmp_path / "history" / "001").iterdir()} == kept
+    assert (tmp_path / "other" / stale).exists()
+    with files.atomic_write(tmp_path / "x"):
+        (written,) = tmp_path.glob(f".vae_jax-{os.getpid()}-*.tmp")
+    assert not written.exists()

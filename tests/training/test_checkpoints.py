@@ -1,5 +1,6 @@
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -81,6 +82,21 @@ def test_every_kind_of_damage_is_noticed(tmp_path, damage):
     assert checkpoints.damage(tmp_path, 10)
     with pytest.raises(UserError, match="no sound checkpoint"):
         checkpoints.best_step(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["10/metadata/metadata", "10/state", "sha256-10.json"])
+def test_what_cannot_be_read_is_neither_damaged_nor_moved(tmp_path, unprivileged, name):
+    save(tmp_path, [1.0])
+    before = sorted(tmp_path.rglob("*"))
+    mode = (tmp_path / name).stat().st_mode
+    (tmp_path / name).chmod(0)
+    program = "import sys; from pathlib import Path; from vae_jax.training import checkpoints\n"
+    program += "checkpoints.move_damaged(Path(sys.argv[1]))"
+    command = [*unprivileged, sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    (tmp_path / name).chmod(mode)
+    assert f"UserError: the checkpoint {tmp_path / '10'} cannot be read (Permission" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def restore_latest(directory):

@@ -81,7 +81,7 @@ def test_a_model_of_vectors_sees_the_standardised_means_of_segments(records):
 
 
 def test_plda_takes_every_row_for_a_segment(records):
-    part = plda.summarise(records, np.arange(6), segment_frames=128)
+    part = plda.summarise(records, np.arange(6), 128, records.statistics["features"])
     assert part.counts.tolist() == NUM_SEGMENTS.tolist()
     expected = [rows.mean(axis=0) for rows in np.split(STANDARDISED, np.cumsum(NUM_SEGMENTS)[:-1])]
     np.testing.assert_allclose(part.means, expected, atol=2e-4)

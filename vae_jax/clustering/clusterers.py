@@ -200,16 +200,19 @@ def _merge(centers: np.ndarray, sizes: np.ndarray, num_clusters: int) -> np.ndar
     return merged
 
 
-def cluster_shards(latents: Latents, options: ConfigDict, seed: int) -> Clustering:
+def cluster_shards(
+    latents: Latents, options: ConfigDict, seed: int, centers: np.ndarray | None = None
+) -> Clustering:
     """Cluster an embedding in shards by k-means, with one of them in memory.
 
-    The k-means of a sample is the start; mini-batch k-means (Sculley 2010) then sees every shard
-    once. If the sample has all tracks, the result is that of `cluster`.
+    The k-means of a sample, from given centres [K, L] if there are any, is the start; mini-batch
+    k-means (Sculley 2010) then sees every shard once. If the sample has all tracks, the result is
+    that of `cluster`.
     """
     from sklearn.cluster import MiniBatchKMeans
 
     positions, sample = latents.held(RESTART_SAMPLE, seed)
-    start = cluster(sample, options, seed)
+    start = cluster(sample, options, seed, centers)
     if len(positions) == len(latents):
         return start
     model = MiniBatchKMeans(

@@ -78,7 +78,9 @@ def _number(cell: str) -> float | None:
         return None
 
 
-def at_most_each(values: Sequence[str], rows: Sequence[int], most: int) -> list[int]:
+def at_most_each(
+    values: Sequence[str] | Mapping[int, str], rows: Sequence[int], most: int
+) -> list[int]:
     """Keep the first `most` rows of each value, such as an artist; all of those without one."""
     kept, counts = [], dict[str, int]()
     for row in rows:

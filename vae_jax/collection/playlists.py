@@ -1,5 +1,6 @@
 """Writes playlists that players open: extended M3U in UTF-8 (`.m3u8`)."""
 
+import math
 import os
 import re
 from collections.abc import Iterable
@@ -44,7 +45,9 @@ def write(path: str | os.PathLike, tracks: Iterable[Track], absolute: bool = Fal
         place = _entry(track, folder, absolute)
         if place is None:
             continue
-        lines += [f"#EXTINF:{_seconds(track)},{called(track)}", place]
+        seconds = duration(track)
+        rounded = UNKNOWN if seconds is None else round(seconds)
+        lines += [f"#EXTINF:{rounded},{called(track)}", place]
         count += 1
     if not count:
         raise UserError(f"{path} is not written: none of the tracks has a file to play.")
@@ -71,17 +74,18 @@ def _entry(track: Track, folder: Path, absolute: bool) -> str | None:
     return None if place is None or _BREAKS.search(place) else place
 
 
-def _seconds(track: Track) -> int:
-    """Return the duration from the column `duration`, or else from the file's header."""
+def duration(track: Track) -> float | None:
+    """Return the seconds from the column `duration`, or else from the file's header; or None."""
     import soundfile
 
     try:
-        return round(float(track.columns.get("duration", "")))
-    except (ValueError, OverflowError):
+        seconds = float(track.columns.get("duration", ""))
+        return seconds if math.isfinite(seconds) else None
+    except ValueError:
         pass
     try:
         if isinstance(track.audio_path, Path) and track.audio_path.is_file():
-            return round(soundfile.info(track.audio_path).duration)
+            return float(soundfile.info(track.audio_path).duration)
     except (OSError, RuntimeError):
         pass
-    return UNKNOWN
+    return None

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vae_jax.collection import filters, neighbours
+from vae_jax.collection import filters, neighbours, playlists
 from vae_jax.errors import UserError
 from vae_jax.manifest import Track
 
 if TYPE_CHECKING:
     from vae_jax.api import Results
 
+DURATION = "duration"
 SAME = 1e-6  # of the latents' deviation; tracks nearer than that are the same
 
 
@@ -59,20 +60,22 @@ class Found:
 def find(run: "Results", wish: Wish) -> list[Found]:
     """Return the tracks that are most like those wished for, the most alike first.
 
-    Left out are the tracks wished for themselves, those with the same latents, and those of the
-    same artist and title.
+    Left out are the tracks wished for themselves, those with the same latents, those of the same
+    artist and title, and the same recordings as `duplicates.csv` lists them, where that was
+    written. Every other recording is found once.
 
     Raises
     ------
     UserError
         If an id is unknown, a file cannot be encoded, or a condition cannot be read.
     """
-    space = neighbours.Space(run.latents, run.config.seed)
     to, away = points(run, wish.to), points(run, wish.away) if wish.away else None
-    rows, distances = neighbours.nearest(space, to, away, wish.mutual, wish.union)
+    fits = _fitting(run, wish.where) & ~_same(run, wish.to, to)
+    rows, distances = neighbours.nearest(
+        run.space, to, away, wish.mutual, wish.union, np.flatnonzero(fits)
+    )
     distance = dict(zip(rows.tolist(), distances.tolist(), strict=True))
-    fits = filters.fitting(_columns(run), wish.where) & ~_same(run, space, wish.to, to)
-    kept = _fewer(run, [row for row in rows.tolist() if fits[row]], wish)
+    kept = _fewer(run, rows.tolist(), wish)
     return [Found(_track(run, row), distance[row]) for row in kept[: wish.count]]
 
 
@@ -86,8 +89,7 @@ def walk(run: "Results", end: str, wish: Wish) -> list[Found]:
         if name not in run.positions:
             raise UserError(f"{run.outdir} has no track {name!r}: a path joins two of its tracks.")
     first, last = run.positions[begin], run.positions[end]
-    fits = filters.fitting(_columns(run), wish.where)
-    rows = _fewer(run, np.flatnonzero(fits).tolist(), wish)
+    rows = _fewer(run, np.flatnonzero(_fitting(run, wish.where)).tolist(), wish)
     count = min(wish.count, 2 + len(set(rows) - {first, last}))
     if begin == end or count < 2:
         raise UserError("a path needs two different tracks, and --k of 2 or more.")
@@ -116,11 +118,20 @@ def points(run: "Results", names: Sequence[str]) -> np.ndarray:
     return np.stack([encoded[n] if n in encoded else run.latents[rows[n]] for n in names])
 
 
-def _columns(run: "Results") -> dict[str, Sequence[str]]:
-    """Return the manifest's columns and the clusters, of the tracks in the order of the latents."""
+def _fitting(run: "Results", conditions: str) -> np.ndarray:
+    """Return which tracks meet conditions on the manifest's columns and on the clusters, [N] bool.
+
+    Where the manifest has no durations, those in the headers of the files count.
+    """
+    if not conditions:
+        return np.ones(len(run.ids), bool)
     names = [name for name in run.manifest.columns if name not in ("lyrics", "audio_path")]
     columns = {name: _column(run, name) for name in names}
-    return {"id": run.ids, **columns, "cluster": [str(number) for number in run.clusters]}
+    columns |= {"id": run.ids, "cluster": [str(number) for number in run.clusters]}
+    if DURATION in conditions and DURATION not in columns:
+        seconds = (playlists.duration(_track(run, row)) for row in range(len(run.ids)))
+        columns[DURATION] = ["" if one is None else str(one) for one in seconds]
+    return filters.fitting(columns, conditions)
 
 
 def _column(run: "Results", name: str) -> list[str]:
@@ -131,12 +142,10 @@ def _column(run: "Results", name: str) -> list[str]:
     return ["" if row is None else values[row] for row in rows]
 
 
-def _same(
-    run: "Results", space: neighbours.Space, names: Sequence[str], to: np.ndarray
-) -> np.ndarray:
+def _same(run: "Results", names: Sequence[str], to: np.ndarray) -> np.ndarray:
     """Return which tracks are the same as one of those wished for, [N] bool."""
     scale = float(run.latents.std())
-    same = (space.distances(to) <= SAME * scale).any(axis=0)
+    same = (run.space.distances(to) <= SAME * scale).any(axis=0)
     artists, titles = (_column(run, name) for name in ("artist", "title"))
     songs = [(a.casefold(), t.casefold()) for a, t in zip(artists, titles, strict=True)]
     wished = {songs[run.positions[name]] for name in names if name in run.positions}
@@ -144,6 +153,13 @@ def _same(
 
 
 def _fewer(run: "Results", rows: list[int], wish: Wish) -> list[int]:
+    """Keep the first of each recording, if none is wished for, and the first ones by an artist."""
+    recordings = run.recordings
+    if recordings:
+        taken = {recordings[name] for name in wish.to if name in recordings}
+        groups = [recordings.get(run.ids[row], "") for row in rows]
+        firsts = filters.at_most_each(dict(zip(rows, groups, strict=True)), rows, 1)
+        rows = [row for row in firsts if recordings.get(run.ids[row]) not in taken]
     if wish.per_artist is None:
         return rows
     return filters.at_most_each(run.manifest.labels("artist", run.ids), rows, wish.per_artist)

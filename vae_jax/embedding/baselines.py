@@ -8,6 +8,7 @@ plain autoencoder is a model like any other, with `config.model.deterministic`.
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +18,18 @@ from vae_jax.storage import files
 from vae_jax.training.views import fuse
 
 Arrays = Mapping[str, np.ndarray]
+
+
+class Scale(Protocol):
+    """By which each column is standardised: `Statistics`, or what a run has kept of them."""
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Subtracted, [D]."""
+
+    @property
+    def std(self) -> np.ndarray:
+        """Divided by, [D]."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +45,15 @@ class Projection:
     between
         PLDA's alone: how much the tracks differ along each axis, in units of the variance between
         the segments of a track, [L].
+    standard_mean, standard_std
+        PLDA's alone: by which stored features are standardised before they are described, [F].
     """
 
     mean: np.ndarray
     axes: np.ndarray
     between: np.ndarray | None = None
+    standard_mean: np.ndarray | None = None
+    standard_std: np.ndarray | None = None
 
     def __call__(self, points: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
         """Return the latents [n, L] float32 of points [n, D].
@@ -92,7 +109,7 @@ def statistics(records: Records, parts: Iterable[Arrays]) -> dict[str, Statistic
 
 
 def raw(
-    records: Records, part: Arrays, known: Mapping[str, Statistics], lyrics_weight: float
+    records: Records, part: Arrays, known: Mapping[str, Scale], lyrics_weight: float
 ) -> np.ndarray:
     """Return each track's standardised features as one vector, [n, D] float32.
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from vae_jax.embedding.baselines import Projection
+from vae_jax.embedding.baselines import Projection, Scale
 from vae_jax.records.reader import Records
 from vae_jax.training.track_view import describe
 
@@ -59,12 +59,15 @@ class Segments:
         return Segments(means, counts, self.scatter + other.scatter)
 
 
-def summarise(records: Records, positions: np.ndarray, segment_frames: int) -> Segments:
+def summarise(
+    records: Records, positions: np.ndarray, segment_frames: int, known: Scale
+) -> Segments:
     """Describe the segments of n tracks that are stored as frames, or as vectors of segments.
 
     A track is cut into segments of so many frames; one that is shorter is repeated to fill one.
+    `known` is what the stored features are standardised by.
     """
-    known, parts = records.statistics["features"], []
+    parts = []
     size = records.arrays["features"].segment_rows(segment_frames)
     mean, scale = known.mean.astype(np.float32), (1 / known.std).astype(np.float32)
     for part in records.parts(positions):

@@ -4,6 +4,7 @@
 pipeline write those that are missing or out of date, and finishes the records directory.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -78,7 +79,8 @@ def extract(
     NothingRead
         If no track could be read.
     UserError
-        If there are no lyrics to learn from, or the file of another model's vectors cannot be used.
+        If there are no lyrics to learn from, the file of another model's vectors cannot be used, or
+        the directory cannot be written.
     """
     if beam_options and feature["runner"] != "beam":
         raise UserError("--beam_options needs --config.feature.runner=beam.")
@@ -88,6 +90,11 @@ def extract(
     if store:
         object_store.synchronise(store, directory)
     todo = [job for job in jobs if not is_done(job) or is_worth_a_try(job)]
+    if todo and directory.exists() and not os.access(directory, os.W_OK):
+        raise UserError(
+            f"the records in {directory} are not up to date, and may not be written here: name "
+            "another folder with --config.data_dir."
+        )
     _announce(jobs, todo, store or directory)
     if todo and feature["runner"] == "local":
         known.keep(directory, (job.shard for job in todo))

@@ -1,5 +1,6 @@
 """Writes shards in a pool of processes on this machine, for `features.extract`."""
 
+import multiprocessing
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait as wait_for
+from multiprocessing.process import BaseProcess
 from threading import Thread
 from typing import Any, cast
 
@@ -20,6 +22,8 @@ from vae_jax.features.extractors import Extracted, Refused
 from vae_jax.features.shards import ShardJob
 
 POOL_ATTEMPTS = 3  # pools that may break before extraction gives up
+UNGUARDED = os.EX_USAGE  # the status of a worker that would have begun the whole job again
+REMEDIES = {"SIGKILL": "it was out of memory, perhaps: lower config.feature.num_workers"}
 WORKER_ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",  # the accelerator belongs to the parent
     **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
@@ -34,27 +38,69 @@ WORKER_ENVIRONMENT = {
 def run(jobs: Sequence[ShardJob], processes: int, num_tracks: int) -> None:
     """Write shards in spawned processes; a killed worker costs only its unfinished shards."""
     context = get_context("spawn")  # forking a process that runs XLA's threads can deadlock
-    finished = context.Value("q", 0)
+    with _sharing():
+        finished = context.Value("q", 0)
     todo = sum(len(job.tracks) for job in jobs)
     with Progress("features", num_tracks, "tracks", done=num_tracks - todo) as progress:
         for attempt in range(POOL_ATTEMPTS):
             jobs = [job for job in jobs if not shards.is_done(job)] if attempt else jobs
             finished.value = todo - sum(len(job.tracks) for job in jobs)
+            with _sharing():
+                workers = ProcessPoolExecutor(processes, context, _start_worker, (finished,))
+            started: list[BaseProcess] = []
             try:
-                with (
-                    worker_environment(),
-                    ProcessPoolExecutor(processes, context, _start_worker, (finished,)) as pool,
-                ):
+                with worker_environment(), workers as pool:
                     futures = {pool.submit(_work, job) for job in jobs}
+                    started = multiprocessing.active_children()
                     for _ in _completed(futures):
                         progress.update(num_tracks - todo + min(finished.value, todo))
                     return
             except BrokenProcessPool:
-                logging.warning("features: a worker process died; starting new ones")
+                end = _end(started)
+                logging.warning("features: a worker process died (%s); starting new ones", end)
     raise UserError(
-        f"feature extraction stopped after {POOL_ATTEMPTS} times a worker process died (out of "
-        "memory?): lower config.feature.num_workers and run again; finished shards are kept."
+        f"feature extraction stopped after {POOL_ATTEMPTS} times a worker process died ({end}): "
+        f"{REMEDIES.get(end, 'mend what it says above')} and run again; finished shards are kept."
     )
+
+
+def check_guarded() -> None:
+    """End a worker that imports the caller's script, which would do the whole job in each.
+
+    Python's `spawn` does so before a worker gets its first task.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(UNGUARDED)
+
+
+@contextmanager
+def _sharing() -> Iterator[None]:
+    """Say where it is that processes share memory, which the system's error does not."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"no processes can be started to extract features ({error.strerror}): make room in "
+            "/dev/shm, through which they share memory (for containers: --shm-size)."
+        ) from error
+
+
+def _end(workers: Sequence[BaseProcess]) -> str:
+    """Say how workers ended, of which the pool has terminated those that were sound.
+
+    Raises
+    ------
+    UserError
+        If the script that called does the whole job when it is imported.
+    """
+    codes = {worker.exitcode or 0 for worker in workers} - {0, -signal.SIGTERM}
+    if UNGUARDED in codes:
+        raise UserError(
+            "the script starts the whole job again in every process that imports it: put what it "
+            "does under if __name__ == '__main__'."
+        )
+    ends = {f"status {code}" if code > 0 else signal.Signals(-code).name for code in codes}
+    return ", ".join(sorted(ends)) or "unknown"
 
 
 def run_here(jobs: Sequence[ShardJob], num_tracks: int) -> None:

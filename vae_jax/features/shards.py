@@ -196,7 +196,8 @@ def is_done(job: ShardJob) -> bool:
     now, before = look(tracks, job.feature), [Origin(*origin) for origin in marker["origins"]]
     if len(now) != len(before) or not all(map(Origin.is_same, now, before, tracks)):
         return False
-    if any(new.state != old.state for new, old in zip(now, before, strict=True)):
+    is_touched = any(new.state != old.state for new, old in zip(now, before, strict=True))
+    if is_touched and os.access(job.directory, os.W_OK):
         pairs = zip(now, before, strict=True)
         marker["origins"] = [old._replace(state=new.state) for new, old in pairs]
         files.write_sealed_json(layout.marker_path(job.directory, job.shard), marker)

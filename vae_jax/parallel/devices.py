@@ -34,13 +34,17 @@ def use_cores(num_seeds: int) -> None:
 
 
 def check_found() -> None:
-    """Refuse to go on where JAX finds no device.
+    """Refuse to go on where JAX finds no device, or is told not to compile.
 
     Raises
     ------
     UserError
         If JAX_PLATFORMS names an accelerator that is not there, for example.
     """
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        raise UserError(
+            "JAX_DISABLE_JIT is set, but models are compiled before they run: unset it."
+        )
     try:
         jax.devices()
     except (AssertionError, RuntimeError) as error:

@@ -5,11 +5,12 @@ files they are.
 """
 
 import contextlib
+import copy
 import functools
 import mmap
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ class Records:
         self._ends = np.where(is_last, sys.maxsize, np.append(self._offsets[1:], 0))
         open_shard = functools.partial(_open, self.directory)
         self._open = functools.lru_cache(maxsize=MAX_OPEN)(open_shard)
+
+    def without(self, ids: Collection[str]) -> "Records":
+        """Return the records of all tracks but some. The statistics remain those of all."""
+        kept = ~np.isin(self.ids, [*ids])
+        if kept.all():
+            return self
+        found, left_out = copy.copy(self), self.ids[~kept].tolist()
+        for name in ("ids", "num_frames", "_shards", "_offsets", "_ends"):
+            setattr(found, name, getattr(self, name)[kept])
+        found.fingerprint = files.fingerprint(self.fingerprint, left_out)
+        found.content = files.fingerprint(self.content, left_out)
+        return found
 
     @property
     def lyrics(self) -> dict[str, Any] | None:

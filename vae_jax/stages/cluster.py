@@ -292,12 +292,12 @@ def _cluster(
     if method == MIXTURE:
         takes_k = clusterers.CLUSTERERS[options.method].takes_k
         return clusterers.components(space.latents, options.num_clusters if takes_k else None)
-    if space.latents.is_sharded:
-        return clusterers.cluster_shards(space.latents, options, seed)
     centers = None
     if before:
-        ids = space.latents.ids.tolist()
+        ids = space.latents.ids[space.positions].tolist()
         centers = matching.centers(space.points, ids, before, options.num_clusters)
+    if space.latents.is_sharded:
+        return clusterers.cluster_shards(space.latents, options, seed, centers)
     return clusterers.cluster(space.points, options, seed, centers)
 
 

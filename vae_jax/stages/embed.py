@@ -5,7 +5,7 @@ and what the raw features are made from. The first process then makes the result
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ def _segments(run: Run, positions: np.ndarray) -> dict[str, np.ndarray]:
     if "plda" not in run.baselines:
         return {}
     size = run.config.model.segment_frames
-    return vars(plda.summarise(run.records, positions, size))
+    known = run.records.statistics["features"]
+    return vars(plda.summarise(run.records, positions, size, known))
 
 
 def finish(run: Run) -> None:
@@ -148,7 +149,9 @@ def _write_plda(run: Run, size: int) -> Shards:
             arrays = summaries.read(shard)
             yield plda.Segments(*(arrays[field.name] for field in fields(plda.Segments)))
 
+    known = run.records.statistics["features"]
     projection = plda.fit(parts(), size)
+    projection = replace(projection, standard_mean=known.mean, standard_std=known.std)
     projection.write(run.projection("plda"))
     latents = (projection(part.means, part.counts) for part in parts())
     return _write_linear(run, "plda", latents, size)

@@ -1,11 +1,20 @@
-"""The features stage: the manifest in, records, `failed.csv` and `warnings.csv` out."""
+"""The features stage: the manifest in, records, `failed.csv` and `warnings.csv` out.
 
+Where duplicates are to be dropped, they are found here, so that no later stage sees them.
+"""
+
+import os
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
+import numpy as np
 from absl import logging
 
 from vae_jax.errors import UserError
-from vae_jax.run import FAILED, WARNINGS, Run
+from vae_jax.records import layout
+from vae_jax.run import DROPPED, FAILED, FINGERPRINTS, WARNINGS, Run
+from vae_jax.stages import up_to_date
 from vae_jax.storage import files
 
 
@@ -13,7 +22,7 @@ def update(run: Run) -> bool:
     """Extract features into records; write `failed.csv` and `warnings.csv`."""
     from vae_jax.features import extract
 
-    with files.lock(run.records_dir):
+    with _lock(run.records_dir):
         try:
             changed, failures = extract.extract(
                 run.manifest,
@@ -43,7 +52,46 @@ def update(run: Run) -> bool:
             "features: tracks are used although they are damaged or odd (%s); %s says how",
             *(_listed(odd), run.outdir / WARNINGS),
         )
+    return drop_duplicates(run) or changed
+
+
+def drop_duplicates(run: Run) -> bool:
+    """List in `dropped.csv` the tracks that `config.duplicates` leaves out; say if that is new.
+
+    What is the same is looked for by the standardised features, since nothing is trained yet.
+    """
+    path = run.outdir / DROPPED
+    if run.config.duplicates == "keep":
+        for stale in (path, up_to_date.marker(run.outdir, "duplicates")):
+            stale.unlink(missing_ok=True)
+        return False
+    from vae_jax.collection import duplicates
+    from vae_jax.embedding import baselines
+
+    records = run.all_records
+
+    def write() -> list[Path]:
+        part = baselines.summaries(records, np.arange(len(records)))
+        known = baselines.statistics(records, [part])
+        points = baselines.raw(records, part, known, run.config.feature.lyrics_weight)
+        rows = {id_: row for row, id_ in enumerate(run.manifest.ids)}
+        tracks = [run.manifest[rows[id_]] for id_ in records.ids.tolist()]
+        found = duplicates.among(tracks, points, run.outdir / FINGERPRINTS)
+        left_out = duplicates.all_but_the_first(found)
+        files.write_csv(path, ("id", "same_as", "kind", "similarity"), left_out)
+        return [path]
+
+    changed = up_to_date.unless_up_to_date(run, "duplicates", [records.fingerprint], write)
+    if run.dropped:
+        logging.info("features: %d duplicates are left out: see %s", len(run.dropped), path)
     return changed
+
+
+def _lock(directory: Path) -> AbstractContextManager[None]:
+    """Keep other runs from writing records; those of another user are read without."""
+    if (directory / layout.INDEX).exists() and not os.access(directory, os.W_OK):
+        return nullcontext()
+    return files.lock(directory)
 
 
 def _listed(kinds: Counter[str]) -> str:

@@ -48,7 +48,6 @@ def run_stages(
     run = Run(config, outdir, checkpoint, beam_options)
     preflight.check(run, stages)
     with files.lock(outdir, *SUBFOLDERS):
-        files.write_json(outdir / CONFIG, config_lib.to_dict(config))
         for name in stages:
             started = time.monotonic()
             if name != "features":
@@ -61,7 +60,9 @@ def run_stages(
             seconds = time.monotonic() - started
             logging.info("%s: %s (%.1f s)", name, "done" if done else "up to date", seconds)
             history.follow(run)
-            files.write_json(outdir / RUN, run.describe(clustered=name == "cluster"))
+            described = run.describe(name)
+            files.write_json(outdir / CONFIG, config_lib.to_dict(config))
+            files.write_json(outdir / RUN, described)
     processes.wait_for_all("end")
     return run
 

@@ -4,15 +4,17 @@ A stage leaves a marker under the outdir; `unless_up_to_date` compares it with w
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
 from vae_jax.errors import UserError
-from vae_jax.run import MARKERS, Run
+from vae_jax.run import CLUSTERING_METRICS, MARKERS, Run
 from vae_jax.storage import files
+
+_LATER = {"embed": ("cluster", "visualize"), "cluster": ("visualize",)}  # stages
 
 
 def unless_up_to_date(
@@ -22,23 +24,44 @@ def unless_up_to_date(
 
     `write` returns its outputs: files, or folders whose files count. Outputs of an earlier call,
     with other settings, that it does not write now are removed, unless somebody has changed them.
+    So are those that later stages have made from the earlier call's.
     """
-    marker = run.outdir / MARKERS / f"{stage}.json"
+    path = marker(run.outdir, stage)
     digest = files.fingerprint(made_from)
-    before = _read_marker(marker)
+    before = _read_marker(path)
     changed = before["outputs"].items() - _contents(before["outputs"], run.outdir).items()
     for name, _ in sorted(changed):
         logging.warning("%s is damaged, changed or missing: redoing it", run.outdir / name)
     if before["made_from"] == digest and not changed:
         return False
+    if before["made_from"] != digest:
+        for later in _LATER.get(stage, ()):
+            _forget(run.outdir, later)
     paths = [path for path in _files_in(write()) if path.is_file()]
     contents = _contents([str(path.relative_to(run.outdir)) for path in paths], run.outdir)
     stale = {name: then for name, then in before["outputs"].items() if name not in contents}
-    for name, content in _contents(stale, run.outdir).items():
-        if content == stale[name]:
-            (run.outdir / name).unlink()
-    files.write_sealed_json(marker, {"made_from": digest, "outputs": contents})
+    _remove(stale, run.outdir)
+    files.write_sealed_json(path, {"made_from": digest, "outputs": contents})
     return True
+
+
+def _forget(outdir: Path, stage: str) -> None:
+    """Remove what a stage wrote, but for the scores, which are those of all runs."""
+    path = marker(outdir, stage)
+    _remove({**_read_marker(path)["outputs"], CLUSTERING_METRICS: None}, outdir)
+    path.unlink(missing_ok=True)
+
+
+def _remove(written: Mapping[str, str | None], outdir: Path) -> None:
+    """Remove outputs whose hashes are given, unless somebody has changed them."""
+    for name, content in _contents(written, outdir).items():
+        if content is not None and content == written[name]:
+            (outdir / name).unlink()
+
+
+def marker(outdir: Path, stage: str) -> Path:
+    """Return the file that says what a stage was made from, and what it wrote."""
+    return outdir / MARKERS / f"{stage}.json"
 
 
 def outputs(outdir: Path) -> list[str]:

@@ -30,7 +30,7 @@ from absl import logging
 
 from vae_jax.errors import UserError
 
-TEMPORARY_PREFIX = ".tmp-"
+_TEMPORARY = re.compile(r"\.vae_jax-(\d+)-[0-9a-f]{16}\.tmp")  # with the process that writes it
 SEAL = "seal"
 _FORMULA = re.compile(r"(?![-+@][\w.+-]*\Z)[-+=@\t\r\n＝＋－＠]|'+[-+=@\t\r\n＝＋－＠]")
 
@@ -43,7 +43,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[BinaryIO]:
         path.parent.mkdir(parents=True, exist_ok=True)
         # mkstemp would not do: its files are private, and to make them as readable as others one
         # has to ask for the umask, which clears it for a moment, for all threads.
-        temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        temporary = path.parent / f".vae_jax-{os.getpid()}-{secrets.token_hex(8)}.tmp"
         file = open(temporary, "xb")  # noqa: SIM115 (closed below)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}.") from error
@@ -174,7 +174,7 @@ def lock(directory: str | os.PathLike, *folders: str) -> Iterator[None]:
     """Keep other runs from writing into `directory`; wait, and say so, while one does.
 
     The lock is the kernel's: it ends with the process, however that ends. Files that a killed run
-    was writing in `directory`, and in its subfolders that are named, are removed.
+    was writing in `directory`, and in the subfolders that patterns name, are removed.
     """
     try:
         taken = try_lock(directory)
@@ -183,9 +183,24 @@ def lock(directory: str | os.PathLike, *folders: str) -> Iterator[None]:
         taken = try_lock(directory, -1)
     with taken:
         for folder in (".", *folders):
-            for stale in (Path(directory) / folder).glob(f"{TEMPORARY_PREFIX}{'[0-9a-f]' * 16}"):
-                stale.unlink(missing_ok=True)
+            for path in Path(directory).glob(f"{folder}/.vae_jax-*.tmp"):
+                written = _TEMPORARY.fullmatch(path.name)
+                if written and not _is_another_at_work(int(written[1])):
+                    path.unlink(missing_ok=True)
         yield
+
+
+def _is_another_at_work(number: int) -> bool:
+    """Say whether another process has this number, and may still write what is named after it."""
+    if number == os.getpid():  # in a container, that of the killed run as well
+        return False
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def try_lock(directory: str | os.PathLike, seconds: float = 0) -> filelock.AcquireReturnProxy:

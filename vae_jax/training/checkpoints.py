@@ -30,6 +30,10 @@ BEST_METRIC = "eval/loss"
 _OF_OTHERS = re.compile(r"\.|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 
 
+class NoneSound(UserError):
+    """A folder has no checkpoint that can be used."""
+
+
 class Checkpoints:
     """Saves training states asynchronously; keeps the latest two and the best.
 
@@ -113,17 +117,30 @@ def steps_in(directory: Path) -> list[int]:
 
 
 def damage(directory: Path, step: int) -> str | None:
-    """Say what is wrong with a step, or None if all its files match their seal."""
+    """Say what is wrong with a step, or None if all its files match their seal.
+
+    Raises
+    ------
+    UserError
+        If a file cannot be read, which is no damage.
+    """
     seal = _seal_path(directory, step)
     if not seal.exists():
         return "it was never sealed (the run was killed while writing it)"
     try:
-        expected, found = files.read_sealed_json(seal), _hashes(directory, step)
-    except (UserError, OSError) as error:
+        expected, found = files.read_sealed_json(seal), _files(directory, step)
+        for name in sorted(expected):
+            if _OF_OTHERS.match(Path(name).name):
+                continue
+            if name not in found or files.sha256(found[name]) != expected[name]:
+                return f"its file {name} is damaged or missing"
+    except (UserError, FileNotFoundError) as error:
         return str(error)
-    for name in sorted(expected):
-        if found.get(name) != expected[name] and not _OF_OTHERS.match(Path(name).name):
-            return f"its file {name} is damaged or missing"
+    except OSError as error:
+        raise UserError(
+            f"the checkpoint {directory / str(step)} cannot be read ({error.strerror}: "
+            f"{error.filename}): mend that, and run again."
+        ) from error
     return None
 
 
@@ -141,14 +158,20 @@ def move_damaged(directory: Path) -> None:
     _remove_stale_seals(directory)
 
 
-def is_complete(directory: Path) -> bool:
-    """Say whether training has ended here, and all that it left is still sound."""
+def has_ended(directory: Path) -> bool:
+    """Say whether training has ended here, whatever has become of its checkpoints since."""
     steps = steps_in(directory)
     try:
         ended = steps and files.read_sealed_json(directory / COMPLETE)["step"] == steps[-1]
-    except (OSError, UserError):
+    except (FileNotFoundError, UserError):
         return False
-    return bool(ended) and all(damage(directory, step) is None for step in steps)
+    return bool(ended)
+
+
+def is_complete(directory: Path) -> bool:
+    """Say whether training has ended here, and all that it left is still sound."""
+    steps = steps_in(directory)
+    return has_ended(directory) and all(damage(directory, step) is None for step in steps)
 
 
 def seal(directory: Path, step: int) -> str:
@@ -161,8 +184,10 @@ def best_step(directory: Path) -> int:
 
     Raises
     ------
-    UserError
+    NoneSound
         If the directory has no sound checkpoint.
+    UserError
+        If one cannot be read.
     """
     candidates = []
     for step in steps_in(directory):
@@ -172,7 +197,7 @@ def best_step(directory: Path) -> int:
             continue
         candidates.append((_metrics(directory, step).get(BEST_METRIC, float("inf")), -step))
     if not candidates:
-        raise UserError(
+        raise NoneSound(
             f"{directory} holds no sound checkpoint: name a folder that training wrote with "
             "--checkpoint, or run --stage=train first."
         )
@@ -262,9 +287,16 @@ def _seal_path(directory: Path, step: int) -> Path:
 
 
 def _hashes(directory: Path, step: int) -> dict[str, str]:
-    folder = directory / str(step)
-    return {
-        str(path.relative_to(folder)): files.sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return {name: files.sha256(path) for name, path in _files(directory, step).items()}
+
+
+def _files(directory: Path, step: int) -> dict[str, Path]:
+    """Return a step's files by their names in it; `rglob` would pass over what it cannot list."""
+    folder, paths = directory / str(step), []
+    for parent, _, names in os.walk(folder, onerror=_raise):
+        paths += [Path(parent, name) for name in names]
+    return {str(path.relative_to(folder)): path for path in sorted(paths) if path.is_file()}
+
+
+def _raise(error: OSError) -> None:
+    raise error

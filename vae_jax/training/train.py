@@ -43,6 +43,7 @@ from vae_jax.training.objective import (
     run_steps,
 )
 
+ONWARD = 0.1  # of the learning rate, where a trained model is trained on
 MAX_SKIPPED = 0.05  # of a run's batches, under `skip_nonfinite`
 
 
@@ -142,6 +143,7 @@ def prepare(source: Source, model_spec: ModelSpec, start: Any | None = None) -> 
     """Place the data on the devices, initialise the state there, and bind the jitted functions.
 
     Parameters that are given to start from have a mixture already, which then learns from step 0.
+    They are near to where training leads, and the full learning rate would lose them.
     """
     config = model_spec.resolved
     settings, mesh = config["train"], devices.make_mesh(num_seeds=config["num_seeds"])
@@ -164,7 +166,8 @@ def prepare(source: Source, model_spec: ModelSpec, start: Any | None = None) -> 
     mixture_start = settings["num_steps"] // 2 if starts_mixture else 0
     weights = {name: config["model"][name] for name in OBJECTIVE_KEYS}
     objective = Objective(model, view, **weights, mixture_start=mixture_start)
-    optimizer = make_optimizer(settings)
+    rate = settings["learning_rate"] * (1 if start is None else ONWARD)
+    optimizer = make_optimizer({**settings, "learning_rate": rate})
     shuffles = [input_pipeline.Shuffle(training, settings["batch_size"], seed) for seed in seeds]
     init_keys, train_keys = jax.jit(partial(make_keys, seeds), out_shardings=split)()
     state = jax.jit(
