@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vae_jax.collection import duplicates
+from vae_jax.run import DUPLICATES
 from vae_jax.storage import files
 
 if TYPE_CHECKING:
     from vae_jax.api import Results
 
-DESCRIPTORS, REASONS, DUPLICATES = "descriptors.csv", "clusters.json", "duplicates.csv"
+DESCRIPTORS, REASONS = "descriptors.csv", "clusters.json"
 UNITS = {"db": "dB", "hz": "Hz", "bpm": "bpm", "seconds": "s"}
 SAID = {duplicates.FILE: "the same file", duplicates.RECORDING: "the same recording"}
 ALIKE = "very much alike"
