@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow
-from pyarrow import compute
 
 from vae_jax.collection import neighbours
 from vae_jax.explorer import data, measures, packing
@@ -35,9 +33,7 @@ class Answers:
         self._texts = page.texts
         self._space = neighbours.Space(run.latents[page.rows].astype(np.float64))
         self._maps = [page.arrays[one["places"]].astype(float) for one in page.text["maps"]]
-        self._searched = pyarrow.array(
-            [folded("\n".join(cells)) for cells in self._cells(page)], pyarrow.large_string()
-        )
+        self._searched = [folded("\n".join(cells)) for cells in self._cells(page)]
 
     def about(self, rows: Iterable[int]) -> dict[int, dict[str, Any]]:
         """Return the id and the texts of some tracks, by row."""
@@ -68,8 +64,7 @@ class Answers:
         """Return a bit for each track, the first the highest: whether it contains all words."""
         hits = np.ones(len(self.ids), bool)
         for word in folded(words).split():
-            found = compute.match_substring(self._searched, word)
-            hits &= found.to_numpy(zero_copy_only=False)
+            hits &= np.array([word in text for text in self._searched])
         return np.packbits(hits).tobytes()
 
     def _cells(self, page: packing.Page) -> Iterator[tuple[str, ...]]:
