@@ -35,7 +35,7 @@ from typing import Any, BinaryIO
 
 from absl import app, flags, logging
 
-from vae_jax import compare
+from vae_jax import compare, console
 from vae_jax.clustering import metrics_file
 from vae_jax.errors import Preempted, UserError
 from vae_jax.process import stopping_signals
@@ -398,6 +398,7 @@ def _sbatch(command: Sequence[str]) -> str:
 
 def run() -> None:
     """Parse the flags and sweep; print what a user can mend without a traceback."""
+    console.set_up_streams()
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     formatter = python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
@@ -405,7 +406,7 @@ def run() -> None:
     try:
         app.run(main, flags_parser=_parse_flags)
     except (UserError, flags.Error) as error:
-        sys.exit(f"vae_jax: {error}")
+        sys.exit(f"vae_jax: {console.shown(str(error))}")
     except Preempted as error:
         logging.warning("%s", error)
         sys.exit(PREEMPTED)

@@ -15,6 +15,7 @@
 """
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -447,6 +448,15 @@ def train(
     return load(outdir)
 
 
+def _in_text(audio: Path, folder: Path, number: int) -> str:
+    """Return a path that a manifest can hold: that of a link where the path's bytes are no text."""
+    if not re.search("[\udc80-\udcff]", str(audio)):
+        return str(audio)
+    link = folder / f"{number}{audio.suffix}"
+    link.symlink_to(audio)
+    return str(link)
+
+
 def _write_manifest(path: Path, tracks: "Sequence[str | os.PathLike] | pandas.DataFrame") -> None:
     if isinstance(tracks, Sequence):
         rows = [{"id": str(track), "audio_path": str(track)} for track in tracks]
@@ -455,7 +465,7 @@ def _write_manifest(path: Path, tracks: "Sequence[str | os.PathLike] | pandas.Da
         rows = table.fillna("").astype(str).to_dict("records")
     if not rows:
         raise UserError("no track is given to encode.")
-    for row in rows:
+    for number, row in enumerate(rows):
         if row.get("audio_path"):
-            row["audio_path"] = str(Path(row["audio_path"]).absolute())
+            row["audio_path"] = _in_text(Path(row["audio_path"]).absolute(), path.parent, number)
     files.write_csv(path, list(rows[0]), rows)

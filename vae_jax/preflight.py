@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from vae_jax import config as config_lib
 from vae_jax.errors import UserError
-from vae_jax.parallel import processes
+from vae_jax.parallel import processes, programs
 from vae_jax.records import layout
 from vae_jax.run import RUN, Run, read_run
 from vae_jax.training import literal_paths
@@ -74,10 +74,16 @@ def check(run: Run, stages: Collection[str]) -> None:
         from vae_jax.clustering import clusterers
 
         clusterers.check_size(run.config.cluster, len(run.manifest))
-    if {"train", "embed"} & {*stages} and any(name in os.environ for name in SETTINGS_OF_JAX):
+    if {"train", "embed"} & {*stages} and _is_jax_told():
         from vae_jax.parallel import devices
 
         devices.use_cores(run.config.num_seeds)
+
+
+def _is_jax_told() -> bool:
+    """Say whether the environment has settings of JAX that are not our own."""
+    own = {"XLA_FLAGS": programs.EXACT}
+    return any(os.environ.get(name, own.get(name)) != own.get(name) for name in SETTINGS_OF_JAX)
 
 
 def _check_checkpoint(run: Run, trained: ConfigDict) -> None:

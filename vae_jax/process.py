@@ -149,7 +149,7 @@ def _end_with_thread(failed: threading.ExceptHookArgs) -> None:
 
 def _end_with_fault(error: Exception) -> NoReturn:
     """End by an error that no user can mend; threads in the middle of something would wait."""
-    traceback.print_exception(error)
+    sys.stderr.write(console.shown("".join(traceback.format_exception(error))))
     _end(1, f"this {type(error).__name__} is a fault of vae_jax: report it with the lines above.")
 
 

@@ -97,5 +97,4 @@ def test_a_gpu_repeats_itself_exactly_unless_told_otherwise(monkeypatch, given, 
 
 
 def test_xla_takes_what_makes_a_gpu_exact(tmp_path: Path) -> None:
-    flags = f"--{programs.DETERMINISTIC}=true"
-    assert run(tmp_path, XLA_FLAGS=flags).stdout == "3.0\n"
+    assert run(tmp_path, XLA_FLAGS=programs.EXACT).stdout == "3.0\n"

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pytest
+
 import vae_jax
 from tests.conftest import write_collection
 from vae_jax.storage import files
@@ -24,6 +26,25 @@ SETTINGS = {
     "visualize.method": "pca",
     "visualize.color_by": (),
 }
+
+
+@pytest.mark.slow
+def test_a_folder_may_have_a_name_that_is_no_text(tmp_path, monkeypatch):
+    folder = tmp_path / "caf\udce9 [2024]"
+    write_collection(tmp_path / "music", 15)
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("the file system takes text alone as names")
+    shutil.move(tmp_path / "music", folder)
+    monkeypatch.chdir(folder)
+    manifest = str(folder / "music" / "metadata.csv")
+    vae_jax.train("mlp", folder / "results", SETTINGS | {"manifest": manifest})
+    written = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    results = vae_jax.train("mlp", "results", SETTINGS | {"manifest": manifest})
+    assert {path: path.read_bytes() for path in written} == written
+    assert vae_jax.Model.load(results.outdir).encode([folder / "music" / "audio" / "0.wav"]).ids
+    assert results.explore().path.exists()
 
 
 def test_a_run_killed_in_training_is_continued_and_the_last_model_is_embedded(

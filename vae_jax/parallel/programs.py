@@ -16,6 +16,7 @@ from pathlib import Path
 FOLDER = "JAX_COMPILATION_CACHE_DIR"  # the variable that says where, also to the user
 NUMBA_FOLDER = "NUMBA_CACHE_DIR"  # Numba, in UMAP, fails where it finds no place of its own
 DETERMINISTIC = "xla_gpu_deterministic_ops"  # in XLA_FLAGS
+EXACT = f"--{DETERMINISTIC}=true"
 SETTINGS = {
     "JAX_COMPILATION_CACHE_MAX_SIZE": str(2**30),  # bytes; what was used last stays
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
@@ -45,7 +46,7 @@ def be_exact() -> None:
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if DETERMINISTIC not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --{DETERMINISTIC}=true".strip()
+        os.environ["XLA_FLAGS"] = f"{flags} {EXACT}".strip()
 
 
 def cache_folder() -> Path:
