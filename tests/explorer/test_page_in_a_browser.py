@@ -351,9 +351,12 @@ def test_every_control_has_a_name_and_all_text_stands_out(browser, results):
       const hasText = (node) =>
         [...node.childNodes].some((one) => one.nodeType === 3 && one.data.trim());
       const faint = seen
-        .filter((node) => hasText(node) && !node.matches("option"))
+        .filter((node) => hasText(node) || node.placeholder)
+        .filter((node) => !node.matches("option"))
         .filter((node) => {
-          const [a, b] = [light(parts(getComputedStyle(node).color)), light(behind(node))];
+          const part = node.placeholder ? "::placeholder" : undefined;
+          const color = getComputedStyle(node, part).color;
+          const [a, b] = [light(parts(color)), light(behind(node))];
           return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5;
         });
       return [

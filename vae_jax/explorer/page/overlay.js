@@ -11,6 +11,7 @@ const MOST_NAMES = 400; // groups, beyond which none are named
 const MOST_TITLES = 70; // tracks in view, up to which they are named
 const ENOUGH = 2000; // tracks of a group whose median stands for all
 const LINES = 10; // neighbours that lines lead to
+const GAP = 18; // CSS pixels between names and what legend and tools cover
 const GROUPS_ZOOM = 4; // from which names of groups fade
 
 let labels = [];
@@ -138,7 +139,8 @@ function drawNames(context, map, paints) {
 
 // Where the middle of a name goes so that the legend and the tools do not cover its ends.
 function besidesTools(middle, wide) {
-  const [low, high] = [camera.left + wide / 2 + 8, camera.width - camera.right - wide / 2 - 8];
+  const room = wide / 2 + GAP;
+  const [low, high] = [camera.left + room, camera.width - camera.right - room];
   const isBeside = middle > camera.left && middle < camera.width - camera.right && low < high;
   return isBeside ? Math.min(high, Math.max(low, middle)) : middle;
 }
