@@ -108,6 +108,14 @@ def test_packed_data_are_those_that_went_in_and_the_same_each_time(run, tmp_path
     assert set(second[run.clusters >= 0]) <= {0, 1, 2}
 
 
+def test_a_track_takes_few_bytes_beside_its_text_and_neighbours(run, tmp_path):
+    collected = data.collect(run, tmp_path)
+    about = collected.text["neighbours"]
+    near = {about[name] for name in ("order", "steps", "ends", "farther")}
+    others = [array for name, array in collected.arrays.items() if name not in near]
+    assert sum(array.nbytes for array in others) <= 60 * len(run.ids)
+
+
 def test_embedding_atlas_finds_places_neighbours_and_columns(run, tmp_path):
     assert atlas.write(tmp_path / "run.parquet", run) == 40
     table = parquet.read_table(tmp_path / "run.parquet").to_pylist()
