@@ -11,6 +11,7 @@ import { startLegend } from "./legend.js";
 import { startList } from "./list.js";
 import { redraw, showAll, startMap, zoom } from "./map.js";
 import { play, startPlayer } from "./player.js";
+import { watchPointers } from "./pointers.js";
 import { change, on, state } from "./state.js";
 import { restore } from "./storage.js";
 import { showTab, startTabs } from "./tabs.js";
@@ -25,6 +26,7 @@ async function start() {
   startPlayer();
   startFilters();
   startMap();
+  watchPointers();
   startTabs();
   startLegend();
   startList();
