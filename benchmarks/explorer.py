@@ -1,21 +1,26 @@
 """The explorer's page of many tracks in Chromium: size, time to use, frames, search.
 
     python -m benchmarks.explorer [TRACKS]
+    python -m benchmarks.explorer --serve [TRACKS]
 
-Frames are those of panning and of zooming. Beside them, in turns, the same browser runs a bare
-WebGL 2 loop: as many points of the same size at the same places, square and in one colour.
+The first opens a file, the second a page that is served of (by default) 1,000,000 tracks. Frames
+are those of panning and of zooming. Beside them, in turns, the same browser runs a bare WebGL 2
+loop: as many points of the same size at the same places, square and in one colour.
 """
 
+import argparse
 import base64
-import sys
+import re
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 import vae_jax
 from tests.explorer import browser, runs
+from tests.explorer.test_server import ask, serving
 from vae_jax.storage import files
 
 FRAMES = 40
@@ -101,21 +106,66 @@ def main(total: int) -> None:
         with browser.started() as chromium:
             start = time.monotonic()
             with chromium.open(path) as page, chromium.open(bare) as other:
-                print(f"| from opening to usable | {_usable(chromium, path):.1f} s |")
+                print(f"| from opening to usable | {_usable(chromium, path)} |")
                 _frames(page, other)
                 page.bring_to_front()
                 print(f"| search as one types | {page.evaluate(SEARCH, [*WORDS]):.0f} ms |")
 
 
-def _usable(chromium: browser.Browser, path: Path) -> float:
-    """Return the median of the times from opening the file to the first picture, in seconds."""
+def serve(total: int) -> None:
+    """Measure a served page of so many synthetic tracks, and print a line for each thing."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = _write(Path(folder), total)
+        start = time.monotonic()
+        with serving(results) as (url, server), browser.started() as chromium:
+            print(f"| from the command to the address | {time.monotonic() - start:.1f} s |")
+            size = len(ask(url)[2]) + len(ask(f"{url}data")[2])
+            print(f"| size of the page and its data | {size / 1e6:.1f} MB |")
+            print(f"| from opening to usable | {_usable(chromium, url)} |")
+            for name, path in {"neighbours": "near/7", "search": "find?words=river+genre"}.items():
+                start = time.monotonic()
+                ask(url + path)
+                print(
+                    f"| {name}, asked of the server | {1000 * (time.monotonic() - start):.0f} ms |"
+                )
+            bare = _write_bare(results, total)
+            with chromium.open(url) as page, chromium.open(bare) as other:
+                _frames(page, other)
+                print(f"| memory of the page at most | {_memory() / 1e6:.0f} MB |")
+            held = psutil.Process(server.pid).memory_info().rss
+            print(f"| memory of the server | {held / 1e9:.1f} GB |")
+
+
+def _memory() -> int:
+    """Return the most memory that the process of any page has had, in bytes."""
+    pages = [
+        one.pid
+        for one in psutil.Process().children(recursive=True)
+        if "--type=renderer" in one.cmdline()
+    ]
+    states = [Path(f"/proc/{pid}/status").read_text() for pid in pages]
+    return max(1024 * int(re.search(r"VmHWM:\s+(\d+)", state)[1]) for state in states)
+
+
+def _usable(chromium: browser.Browser, path: Path | str) -> str:
+    """Return the median time from opening the page to the first picture, and how much was work.
+
+    The work is the browser's time on processors, which other work on the machine changes little.
+    """
     times = []
     for _ in range(3):
-        start = time.monotonic()
+        start, worked = time.monotonic(), _work()
         with chromium.open(path) as page:
             page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
-            times.append(time.monotonic() - start)
-    return float(np.median(times))
+            times.append((time.monotonic() - start, _work() - worked))
+    wall, work = np.median(times, axis=0)
+    return f"{wall:.1f} s ({work:.1f} s of work)"
+
+
+def _work() -> float:
+    """Return the time on processors of the browser's processes, in seconds."""
+    times = [one.cpu_times() for one in psutil.Process().children(recursive=True)]
+    return sum(one.user + one.system for one in times)
 
 
 def _frames(page, other) -> None:
@@ -159,4 +209,11 @@ def _write_bare(results: Path, total: int) -> Path:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tracks", type=int, nargs="?")
+    parser.add_argument("--serve", action="store_true")
+    given = parser.parse_args()
+    if given.serve:
+        serve(given.tracks or 1_000_000)
+    else:
+        main(given.tracks or 100_000)

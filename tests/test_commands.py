@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import vae_jax
+from tests.explorer import browser
 from vae_jax import demo, manifest
 from vae_jax.embedding import reconstructions
 from vae_jax.storage import files
@@ -104,6 +106,25 @@ def mlp(folder):
     )
     assert re.search(r"^vae\b", out, re.MULTILINE)
     return folder / "results" / "mlp"
+
+
+def test_the_explorer_shows_that_run_with_its_maps_and_plays_it(folder, mlp):
+    run = vae_jax.load(mlp)
+    call(folder, "explore", "results/mlp", "--output=map.html")
+    with browser.started() as chromium, chromium.open(folder / "map.html") as page:
+        maps = page.locator("#maps option").all_text_contents()
+        assert len(maps) == 4
+        assert maps[0] == "VAE · UMAP"
+        assert any("PCA" in one for one in maps)
+        for i in range(4):
+            page.select_option("#maps", index=i)
+        page.locator("#surface").focus()
+        page.keyboard.press("ArrowRight")
+        row = run.positions[page.text_content("#track dd")]
+        expected = [run.positions[id_] for id_, _ in run.neighbours(run.ids[row], k=NUM_TRACKS - 1)]
+        assert browser.rows_of(page, "#neighbours") == expected
+        page.keyboard.press("Enter")
+        browser.until(page, "parseFloat(document.getElementById('seek').value) > 0.5")
 
 
 @pytest.fixture(scope="module")

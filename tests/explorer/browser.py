@@ -48,13 +48,14 @@ class Browser:
         self._browser = browser
 
     @contextmanager
-    def open(self, path: Path | str, fragment: str = "", complaints=(), **options):
-        """Yield the page of a file, or of an address, once it is ready."""
+    def open(self, path: Path | str, fragment: str = "", complaints=(), script="", **options):
+        """Yield the page of a file, or of an address, once it is ready; a script runs before it."""
         address = path.as_uri() if isinstance(path, Path) else path
         size = {"width": options.pop("width", 1280), "height": options.pop("height", 800)}
         context = self._browser.new_context(viewport=size, accept_downloads=True, **options)
         context.set_default_timeout(WAIT)
         page, seen, asked = context.new_page(), [], []
+        page.add_init_script(script)
         page.on("console", lambda message: seen.append(message.text))
         page.on("pageerror", lambda error: seen.append(str(error)))
         page.on(

@@ -16,10 +16,11 @@ from tests.explorer import runs
 from vae_jax.collection import neighbours
 from vae_jax.errors import UserError
 from vae_jax.explorer import atlas, data, measures, packing, page, previews
+from vae_jax.storage import files
 
 
 def unpacked(text: str) -> tuple[dict, dict[str, np.ndarray]]:
-    """Read what `packing.pack` wrote."""
+    """Read what `packing.encode` wrote."""
     content = gzip.decompress(base64.b64decode(text))
     size = int.from_bytes(content[:4], "little")
     start, arrays = 4 + size, {}
@@ -87,8 +88,8 @@ def test_unusual_tracks_lie_where_few_others_do():
 
 def test_packed_data_are_those_that_went_in_and_the_same_each_time(run, tmp_path):
     collected = data.collect(run, tmp_path)
-    packed = packing.pack(collected.text, collected.arrays)
-    assert packed == packing.pack(collected.text, collected.arrays)
+    packed = packing.encode(collected.text, collected.arrays)
+    assert packed == packing.encode(collected.text, collected.arrays)
     text, arrays = unpacked(packed)
     assert text["ids"] == run.ids
     for name, array in collected.arrays.items():
@@ -105,6 +106,14 @@ def test_packed_data_are_those_that_went_in_and_the_same_each_time(run, tmp_path
     second = arrays[text["clusters"]["second"]].astype(int) - 1
     assert set(second[run.clusters == -1]) == {-1}
     assert set(second[run.clusters >= 0]) <= {0, 1, 2}
+
+
+def test_a_track_takes_few_bytes_beside_its_text_and_neighbours(run, tmp_path):
+    collected = data.collect(run, tmp_path)
+    about = collected.text["neighbours"]
+    near = {about[name] for name in ("order", "steps", "ends", "farther")}
+    others = [array for name, array in collected.arrays.items() if name not in near]
+    assert sum(array.nbytes for array in others) <= 60 * len(run.ids)
 
 
 def test_embedding_atlas_finds_places_neighbours_and_columns(run, tmp_path):
@@ -131,6 +140,62 @@ def test_previews_come_from_the_middle_and_their_room_is_bounded(run, tmp_path):
         previews.make(run, run.ids[:2], 100)
     with pytest.raises(UserError, match=r"about 120 MB: .* 10 s or less"):
         previews.make(run, ["x"] * 1667, 12)
+
+
+def test_neighbours_are_packed_as_steps_and_unpacked_the_same(run, tmp_path):
+    collected = data.collect(run, tmp_path)
+    arrays, about = collected.arrays, collected.text["neighbours"]
+    steps = arrays[about["steps"]].astype(int)
+    position = np.argsort(arrays[about["order"]])
+    moved = position[:, None] + np.where(steps % 2, -(steps + 1) // 2, steps // 2)
+    rows, distances = neighbours.nearest_others(run.latents, 25)
+    np.testing.assert_array_equal(arrays[about["order"]][moved], rows)
+    parts = np.cumsum(arrays[about["farther"]], axis=0, dtype=int).T / 255
+    first, last = (arrays[about["ends"]] / 65534 * about["high"]).T[:, :, None]
+    np.testing.assert_allclose(first * (last / first) ** parts, distances, rtol=6e-3)
+
+
+def test_descriptors_reasons_and_duplicates_are_shown_where_the_run_has_them(run, tmp_path):
+    clusters = data.collect(run, tmp_path).text["clusters"]
+    assert (clusters["reasons"], clusters["suggested"]) == ([[]] * 4, [""] * 4)
+    described = [
+        {"id": id_, "loudness_db": f"{-i}", "key": "AC"[i % 2]} for i, id_ in enumerate(run.ids)
+    ]
+    files.write_csv(run.outdir / "descriptors.csv", list(described[0]), described[1:])
+    loud = {"cluster": 1, "name": "loud", "reasons": ["It is loud."], "edge": [run.ids[2], "gone"]}
+    files.write_json(run.outdir / "clusters.json", {"methods": {"vae": [loud, {"cluster": 7}]}})
+    rows = [
+        {"group": number, "id": id_, "kind": kind, "similarity": 1}
+        for number, id_, kind in [
+            (1, run.ids[0], "recording"),
+            (1, run.ids[9], "recording"),
+            (2, run.ids[5], "file"),
+            (2, "gone", "file"),
+        ]
+    ]
+    files.write_csv(run.outdir / "duplicates.csv", ("group", "id", "kind", "similarity"), rows)
+    collected = data.collect(run, tmp_path)
+    columns = {column["name"]: column for column in collected.text["columns"]}
+    assert (columns["loudness (dB)"]["low"], columns["loudness (dB)"]["high"]) == (-39, -1)
+    assert collected.arrays[columns["loudness (dB)"]["steps"]][0] == packing.MISSING
+    assert columns["key"]["values"] == ["A", "C", ""]
+    clusters = collected.text["clusters"]
+    assert clusters["reasons"] == [[], ["It is loud."], [], []]
+    assert clusters["edge"] == [[], [2], [], []]
+    assert clusters["suggested"] == ["", "loud", "", ""]
+    assert collected.text["same"] == [{"kind": "the same recording", "rows": [0, 9]}]
+
+
+def test_columns_that_are_called_alike_stay_apart(tmp_path):
+    columns = {"cluster": ["a", "b"] * 10, "unusual": [str(i) for i in range(20)]}
+    run = vae_jax.load(runs.write(tmp_path, [0, 1] * 10, columns))
+    collected = data.collect(run, tmp_path)
+    shown = collected.text["columns"]
+    names = [column["name"] for column in shown]
+    assert names[:3] == ["cluster", "cluster (2)", "unusual"]
+    assert "unusual (2)" in names
+    assert collected.arrays[shown[0]["codes"]].tolist() == [0, 1] * 10
+    assert shown[1]["values"] == ["a", "b"]
 
 
 def test_audio_is_linked_from_the_pages_folder(run, tmp_path):

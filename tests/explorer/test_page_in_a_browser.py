@@ -107,6 +107,29 @@ def test_the_picture_has_all_points_in_the_colours_of_their_clusters(browser, re
         assert near.mean() > 0.6  # the rest is under another point, or under a name
 
 
+def test_points_look_the_same_with_and_without_a_graphics_card(browser, tmp_path):
+    genres = {"genre": [GENRES[i % 3] for i in range(120)]}
+    results = runs.write(tmp_path, [i % 40 for i in range(120)], genres)  # in all five shapes
+    vae_jax.load(results).explore()
+    pretend = """const ask = WebGL2RenderingContext.prototype.getParameter;
+    WebGL2RenderingContext.prototype.getParameter = function (name) {
+      return name === 37446 ? "a card" : ask.call(this, name);
+    };"""
+    looks, kinds = [], []
+    for script in ("", pretend):
+        with browser.open(results / "map.html", script=script) as page:
+            page.fill("#search", "rock")
+            page.click("#tab-track")
+            image = page.locator("#map").screenshot()
+            looks.append(matplotlib.image.imread(io.BytesIO(image), format="png")[..., :3])
+            has_card = "!document.getElementById('points').getContext('2d')"
+            kinds.append(page.evaluate(has_card))
+    assert kinds == [False, True]
+    different = np.abs(looks[0] - looks[1]).max(axis=2)
+    assert (different > 0.3).sum() < 60  # of the pixels at edges of points
+    assert (looks[0].std(axis=2) > 0.1).sum() > 1000
+
+
 def test_a_click_plays_the_track_from_the_middle_and_lists_its_true_neighbours(
     browser, results, run
 ):
@@ -124,7 +147,7 @@ def test_a_click_plays_the_track_from_the_middle_and_lists_its_true_neighbours(
         assert [run.ids[i] for i in rows_of(page, "#neighbours")] == [id_ for id_, _ in expected]
         shown = page.locator("#neighbours .note").all_text_contents()
         np.testing.assert_allclose(
-            [float(x) for x in shown], [distance for _, distance in expected], rtol=6e-3
+            [float(x) for x in shown], [distance for _, distance in expected], rtol=1e-2
         )
         page.click("#track input[type=checkbox]")
         other = {i for i in rows_of(page, "#neighbours") if run.clusters[i] != run.clusters[row]}
@@ -138,7 +161,7 @@ def test_a_file_that_is_gone_is_named(browser, tmp_path):
     with browser.open(results / "map.html", complaints=("ERR_FILE_NOT_FOUND",)) as page:
         page.click("#tab-list")
         page.click("#rows-list li[data-row='1'] .plain")
-        until(page, "document.getElementById('said-player').textContent !== ''")
+        until(page, "document.getElementById('said-player').textContent.includes('Cannot')")
         assert "1.wav: the file is not where it was" in page.text_content("#said-player")
 
 
@@ -234,6 +257,40 @@ def test_names_and_marks_stay_and_the_run_reads_the_names(browser, results, run)
         assert "=slow, and sad" in page.text_content("#legend")
 
 
+def test_what_is_known_of_clusters_and_duplicates_is_listed(browser, tmp_path):
+    total = 40
+    titles = {"title": [f"Song {i}" for i in range(total)]}
+    results = runs.write(tmp_path, [i % 2 for i in range(total)], titles)
+    ids = vae_jax.load(results).ids
+    described = [{"id": id_, "tempo_bpm": f"{60 + i}"} for i, id_ in enumerate(ids)]
+    files.write_csv(results / "descriptors.csv", ("id", "tempo_bpm"), described)
+    loud = {"cluster": 1, "name": "loud", "reasons": ["Louder: -9 dB, others -20."]}
+    loud |= {"edge": [ids[3]]}
+    files.write_json(results / "clusters.json", {"methods": {"vae": [loud]}})
+    same = [{"group": 1, "id": ids[i], "kind": "recording", "similarity": 1} for i in (4, 8)]
+    files.write_csv(results / "duplicates.csv", list(same[0]), same)
+    config = files.read_json(results / "config.json")
+    config["feature"]["name"] = "musicnn"
+    files.write_json(results / "config.json", config)
+    page = vae_jax.load(results).explore().path
+    with browser.open(page) as page:
+        assert page.text_content("#elsewhere") == "features trained elsewhere with tags"
+        assert "1 loud" in page.text_content("#legend")
+        page.click("#tab-clusters")
+        panel = page.text_content("#clusters")
+        assert "Louder: -9 dB, others -20." in panel
+        assert rows_of(page, "#same-list") == [4, 8]
+        picture(page, "clusters")
+        page.click(".typical >> nth=-1 >> button")
+        assert page.text_content("#track h2") == "Song 3"
+        page.select_option("#column", label="tempo (bpm)")
+        assert page.text_content("#legend .ends") == "6099"
+        page.click("#tab-clusters")
+        page.click("#same-list li[data-row='8'] .track")
+        assert "the same recording" in page.text_content("#track")
+        picture(page, "track")
+
+
 def test_all_of_it_goes_by_keyboard(browser, results, run):
     with browser.open(results / "map.html") as page:
         page.keyboard.press("Tab")
@@ -294,9 +351,12 @@ def test_every_control_has_a_name_and_all_text_stands_out(browser, results):
       const hasText = (node) =>
         [...node.childNodes].some((one) => one.nodeType === 3 && one.data.trim());
       const faint = seen
-        .filter((node) => hasText(node) && !node.matches("option"))
+        .filter((node) => hasText(node) || node.placeholder)
+        .filter((node) => !node.matches("option"))
         .filter((node) => {
-          const [a, b] = [light(parts(getComputedStyle(node).color)), light(behind(node))];
+          const part = node.placeholder ? "::placeholder" : undefined;
+          const color = getComputedStyle(node, part).color;
+          const [a, b] = [light(parts(color)), light(behind(node))];
           return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) < 4.5;
         });
       return [

@@ -116,8 +116,8 @@ def among(tracks: Sequence[Track], points: np.ndarray, fingerprints: Path | None
         for row, kind in zip(others, kinds, strict=True):
             found.append(Same(number, tracks[row].id, kind, same.likeness(first, row)))
     grouped = {pair for group in groups for pair in itertools.combinations(group, 2)}
-    alike = _alike(rows, distances, grouped)
-    for number, ((first, second), likeness) in enumerate(alike.items(), len(groups) + 1):
+    pairs = alike(rows, distances, grouped)
+    for number, ((first, second), likeness) in enumerate(pairs.items(), len(groups) + 1):
         found += [Same(number, tracks[first].id, ALIKE, 1.0)]
         found += [Same(number, tracks[second].id, ALIKE, likeness)]
     return found
@@ -215,7 +215,7 @@ def _cliques(count: int, same: _Sameness) -> list[list[int]]:
     return [sorted(rows) for rows in groups if len(rows) > 1]
 
 
-def _alike(
+def alike(
     nearest: np.ndarray, distances: np.ndarray, grouped: set[tuple[int, int]]
 ) -> dict[tuple[int, int], float]:
     """Return pairs that are each other's nearest, and unusually near, the nearest first."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vae_jax.collection import neighbours
-from vae_jax.explorer.data import NUM_NEIGHBORS, maps
+from vae_jax.explorer import maps
+from vae_jax.explorer.data import NUM_NEIGHBORS
 from vae_jax.storage import files
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def write(path: str | os.PathLike, run: "Results") -> int:
     import pyarrow
     from pyarrow import parquet
 
-    shown = maps(run)[0]
+    shown = maps.drawn(run)[0]
     ids = [run.ids[row] for row in shown.rows]
     near, distances = neighbours.nearest_others(run.latents[shown.rows], NUM_NEIGHBORS)
     pairs = zip(near.tolist(), distances.tolist(), strict=True)

@@ -11,6 +11,7 @@ DENSITY_NEIGHBORS = 5
 TRUE_NEIGHBORS = 10  # at most, whose places on the map tell how faithful it is
 NEAR = 2  # times as many tracks count as near on the map
 TYPICAL = 5  # tracks of a cluster
+CURVE_BITS = 12  # of each coordinate
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,38 @@ def faithfulness(rows: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     _, found = KDTree(coordinates).query(coordinates, k=size + 1)
     found = np.where(found == np.arange(total)[:, None], -1, found)
     return (true[:, :, None] == found[:, None, :]).any(axis=2).mean(axis=1)
+
+
+def faithfulness_at(row: int, rows: np.ndarray, coordinates: np.ndarray) -> float:
+    """Return the same for one track, of its true neighbours, nearest first, [k]."""
+    total = len(coordinates)
+    true = rows[: looked_at(total)]
+    if not len(true):
+        return 1.0
+    apart = np.square(coordinates - coordinates[row]).sum(axis=1)
+    apart[row] = np.inf
+    return float(np.isin(true, least(apart, min(NEAR * len(true), total - 1))).mean())
+
+
+def least(values: np.ndarray, count: int) -> np.ndarray:
+    """Return the positions of the least values, the least first; ties in their order."""
+    if not count:
+        return np.zeros(0, int)
+    bound = np.partition(values, count - 1)[count - 1]
+    within = np.flatnonzero(values <= bound)
+    return within[np.argsort(values[within], kind="stable")][:count]
+
+
+def along(coordinates: np.ndarray) -> np.ndarray:
+    """Return where each place of a map lies on a curve that keeps near places near, [N].
+
+    It is that of Morton (1966): the bits of both coordinates in turn.
+    """
+    sides = np.maximum(np.ptp(coordinates, axis=0), 1e-12)
+    cells = ((coordinates - coordinates.min(axis=0)) / sides * (2**CURVE_BITS - 1)).astype(np.int64)
+    bits = np.arange(CURVE_BITS)
+    spread = ((cells[..., None] >> bits & 1) << 2 * bits).sum(axis=-1)
+    return spread[:, 0] + 2 * spread[:, 1]
 
 
 def between(points: np.ndarray, clusters: np.ndarray, names: Sequence[int]) -> Between:

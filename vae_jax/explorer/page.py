@@ -15,7 +15,7 @@ from importlib.resources import files as resources
 from pathlib import Path
 
 from vae_jax.explorer import packing
-from vae_jax.explorer.data import Page
+from vae_jax.explorer.packing import Page
 from vae_jax.storage import files
 
 _IMPORT = re.compile(r'^import \{([^}]*)\} from "\./(\w+)\.js";\n', re.MULTILINE)
@@ -53,25 +53,26 @@ def write(path: str | os.PathLike, page: Page) -> int:
 def render(page: Page) -> str:
     """Return the page's HTML."""
     parts = {
-        "policy": rendered_policy(),
+        "policy": rendered_policy(page.asks),
         "style": _style(),
         "script": bundle("main"),
         "title": html.escape(str(page.text["title"])),
-        "data": packing.pack(page.text, page.arrays),
+        "data": "" if page.asks else packing.encode(page.text, page.arrays),
     }
     return _PLACE.sub(lambda found: parts[found[1]], _read("index.html"))
 
 
-def rendered_policy() -> str:
-    """Return the policy of every page that `render` makes."""
-    return policy(bundle("main"), _style())
+def rendered_policy(asks: bool) -> str:
+    """Return the policy of every page that `render` makes, or of those that ask their server."""
+    return policy(bundle("main"), _style(), asks)
 
 
-def policy(script: str, style: str) -> str:
+def policy(script: str, style: str, asks: bool = False) -> str:
     """Return the Content-Security-Policy that lets this script and this style run, and play."""
     return "; ".join(
         [
             "default-src 'none'",
+            *(["connect-src 'self'"] if asks else []),
             f"script-src {_hash(script)}",
             f"style-src {_hash(style)}",
             "img-src data:",  # the icon, which is empty

@@ -1,21 +1,24 @@
 """Serves a run's page on this machine, with audio from wherever the manifest says that it lies.
 
-There are two addresses: the page, and `audio/ROW` for a track that is on it. No name of a file is
-ever taken from a request. A request for another host is refused, as another site's page could make
-one, and beyond this machine an address needs the token.
+There are two addresses: the page, and `audio/ROW` for a track that is on it. A page of too many
+tracks to hold all that is known of them has four more, for its data and its questions. No name of
+a file is ever taken from a request. A request for another host is refused, as another site's page
+could make one, and beyond this machine an address needs the token.
 """
 
 import mimetypes
+import re
 import secrets
 import signal
 import socket
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vae_jax import extras
 from vae_jax.errors import UserError
-from vae_jax.explorer import data
+from vae_jax.explorer import data, packing
 from vae_jax.explorer.page import render, rendered_policy
 
 if TYPE_CHECKING:
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 
     from vae_jax.api import Results
 
+Answer = Callable[["Request"], "Response"]
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
+ALONE = {"Content-Security-Policy": "default-src 'none'; sandbox"}  # if it were opened as a page
 SAFE = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
@@ -68,38 +73,75 @@ def application(run: "Results", token: str = "") -> "Starlette":
     from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse
     from starlette.routing import Route
 
-    page = data.collect(run, run.outdir)
-    tracks = [_file(run, id_) for id_ in page.text["ids"]]
-    if any(tracks):
+    page = data.collect(run, run.outdir, asks=len(run.ids) > data.LIMIT)
+    ids = [run.ids[row] for row in page.rows]
+    if page.text.get("audio"):
+        tracks = [_file(run, id_) for id_ in ids]
         page.text["audio"] = [f"./{path.name}" if path else "" for path in tracks]
     page.text["served"] = True
     content = render(page)
-    policy = {"Content-Security-Policy": f"{rendered_policy()}; frame-ancestors 'none'"}
+    policy = {"Content-Security-Policy": f"{rendered_policy(page.asks)}; frame-ancestors 'none'"}
 
-    def refused(request: "Request") -> "Response | None":
-        given = request.query_params.get("token", "")
-        if secrets.compare_digest(given.encode(), token.encode()):
-            return None
-        return PlainTextResponse("The address lacks its token.", 403, SAFE)
-
-    def show(request: "Request") -> "Response":
-        return refused(request) or HTMLResponse(content, headers=SAFE | policy)
+    def show(_: "Request") -> "Response":
+        return HTMLResponse(content, headers=SAFE | policy)
 
     def play(request: "Request") -> "Response":
         row = request.path_params["row"]
-        path = tracks[row] if row < len(tracks) else None
-        if answer := refused(request):
-            return answer
+        path = _file(run, ids[row]) if row < len(ids) else None
         if path is None or not path.is_file():
             return PlainTextResponse("There is no such audio.", 404, SAFE)
-        headers = SAFE | {"Content-Security-Policy": "default-src 'none'; sandbox"}
-        return FileResponse(path, headers=headers, media_type=_media_type(path))
+        return FileResponse(path, headers=SAFE | ALONE, media_type=_media_type(path))
 
-    hosts = ["*"] if token else [*LOCAL, "::1"]
+    answers = {"/": show, "/audio/{row:int}": play} | (_answers(run, page) if page.asks else {})
     return Starlette(
-        routes=[Route("/", show), Route("/audio/{row:int}", play)],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)],
+        routes=[Route(path, _guarded(answer, token)) for path, answer in answers.items()],
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=["*"] if token else [*LOCAL, "::1"])
+        ],
     )
+
+
+def _guarded(answer: Answer, token: str) -> Answer:
+    """Return the same for those who bring the token."""
+    from starlette.responses import PlainTextResponse
+
+    def guarded(request: "Request") -> "Response":
+        given = request.query_params.get("token", "")
+        if secrets.compare_digest(given.encode(), token.encode()):
+            return answer(request)
+        return PlainTextResponse("The address lacks its token.", 403, SAFE)
+
+    return guarded
+
+
+def _answers(run: "Results", page: packing.Page) -> dict[str, Answer]:
+    """Return what answers the questions of a page that asks, by path."""
+    from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+    from vae_jax.explorer.asked import Answers
+
+    answers = Answers(run, page)
+
+    def about(request: "Request") -> "Response":
+        rows = re.findall(r"\d{1,9}", request.query_params.get("rows", ""))
+        return JSONResponse(answers.about(map(int, rows)), headers=SAFE | ALONE)
+
+    def near(request: "Request") -> "Response":
+        row = request.path_params["row"]
+        if row >= len(page.rows):
+            return PlainTextResponse("There is no such track.", 404, SAFE)
+        return JSONResponse(answers.near(row), headers=SAFE | ALONE)
+
+    def find(request: "Request") -> "Response":
+        found = answers.find(request.query_params.get("words", ""))
+        return Response(found, headers=SAFE | ALONE, media_type="application/octet-stream")
+
+    packed = packing.pack(page.text, page.arrays)
+
+    def whole(_: "Request") -> "Response":
+        return Response(packed, headers=SAFE | ALONE, media_type="application/octet-stream")
+
+    return {"/data": whole, "/about": about, "/near/{row:int}": near, "/find": find}
 
 
 def _file(run: "Results", id_: str) -> Path | None:

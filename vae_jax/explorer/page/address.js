@@ -16,7 +16,10 @@ export function readAddress() {
   if (column >= 0 && data.columns[column].kind !== "text") state.column = column;
   state.words = given.get("search") || "";
   state.filters = filtersIn(given.get("filters"));
-  if (data.rows.has(given.get("track"))) state.focus = data.rows.get(given.get("track"));
+  const row = data.asks
+    ? Number(given.get("row") ?? -1)
+    : (data.rows.get(given.get("track")) ?? -1);
+  if (row in data.clusterColumn.codes) state.focus = row;
   const [x, y, zoom] = (given.get("view") || "").split(",").map(Number);
   if ([x, y, zoom].every(Number.isFinite) && zoom > 0) Object.assign(camera, { x, y, zoom });
 }
@@ -27,7 +30,9 @@ function filtersIn(text) {
     return found.filter(
       ({ column, sign, value, values }) =>
         typeof column === "string" &&
-        (sign === "in" ? values.every((one) => typeof one === "string") : typeof value === "string"),
+        (sign === "in"
+          ? values.every((one) => typeof one === "string")
+          : typeof value === "string"),
     );
   } catch {
     return [];
@@ -49,7 +54,8 @@ function write() {
   if (state.words) parts.set("search", state.words);
   const filters = state.filters.filter(({ values }) => !values || values.length <= MOST_VALUES);
   if (filters.length) parts.set("filters", JSON.stringify(filters));
-  if (state.focus >= 0) parts.set("track", data.ids[state.focus]);
+  if (state.focus >= 0 && data.asks) parts.set("row", state.focus);
+  if (state.focus >= 0 && !data.asks) parts.set("track", data.ids[state.focus]);
   const { x, y, zoom } = camera;
   if (x !== 0.5 || y !== 0.5 || zoom !== 1) {
     parts.set("view", [x, y, zoom].map((number) => Number(number.toPrecision(5))).join());

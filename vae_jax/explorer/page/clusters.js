@@ -1,4 +1,5 @@
-// The panel of clusters: names, sizes, typical tracks, and what lies between two of them.
+// The panel of clusters: names, sizes, reasons, typical tracks, and what lies between two of them. It
+// also lists suspected duplicates.
 
 import { clusterName, groupsOf } from "./colors.js";
 import { clusterOf, data, number, secondOf, titleOf } from "./data.js";
@@ -10,13 +11,15 @@ import { change, on, state } from "./state.js";
 import { swatch } from "./swatch.js";
 
 const MOST_BETWEEN = 30;
+const MOST_TRACKS = 3; // of each kind in a cluster
+const MOST_SAME = 100; // groups of suspected duplicates that are listed
 const CENTRE = 0.35; // up to which a track counts as its own cluster's alone
 
 export function startClusters() {
   byId("save-names").addEventListener("click", saveNames);
   for (const id of ["between-a", "between-b"]) byId(id).addEventListener("change", drawBetween);
-  on(["theme", "filters"], drawClusters);
-  on(["names"], () => {
+  on(["theme", "filters", "arrived"], drawClusters);
+  on(["names", "arrived"], () => {
     fillChoices();
     drawBetween();
   });
@@ -24,6 +27,8 @@ export function startClusters() {
   fillChoices();
   byId("between").hidden = realCodes().length < 2;
   drawBetween();
+  on(["names", "theme", "arrived"], drawSame);
+  drawSame();
 }
 
 function realCodes() {
@@ -62,33 +67,49 @@ function clusterItem(group, most) {
     "Only this",
   );
   const select = el("button", { type: "button", onclick: () => selectCluster(code) }, "Select");
-  const typical = data.clusters.typical[code].slice(0, 3).map((row) =>
-    el(
-      "li",
-      {},
-      el("button", { type: "button", class: "link", onclick: () => change({ focus: row, opened: true }) }, words(titleOf(row), "", 60)),
-    ),
-  );
+  const reasons = data.clusters.reasons[code].map((text) => el("li", {}, words(text, "", 300)));
   return el(
     "li",
     { class: "cluster" },
-    el("div", { class: "line" }, swatch(group), isNoise ? el("strong", {}, "noise") : name, el("span", { class: "quiet" }, group.count.toLocaleString("en"))),
+    el(
+      "div",
+      { class: "line" },
+      swatch(group),
+      isNoise ? el("strong", {}, "noise") : name,
+      el("span", { class: "quiet" }, group.count.toLocaleString("en")),
+    ),
     size,
-    typical.length ? el("ul", { class: "typical", "aria-label": "typical tracks" }, ...typical) : null,
+    reasons.length ? el("ul", { class: "reasons" }, ...reasons) : null,
+    tracks("typical", data.clusters.typical[code]),
+    tracks("at its edge", data.clusters.edge[code]),
     el("div", { class: "actions" }, alone, select),
   );
 }
 
+// Some tracks of a cluster, under what they are.
+function tracks(what, rows) {
+  const links = rows.slice(0, MOST_TRACKS).map((row) => {
+    const open = () => change({ focus: row, opened: true });
+    const attributes = { type: "button", class: "link", onclick: open };
+    return el("li", {}, el("button", attributes, words(titleOf(row), "", 60)));
+  });
+  if (!links.length) return null;
+  return el("div", {}, el("p", { class: "quiet" }, what), el("ul", { class: "typical" }, ...links));
+}
+
 function selectCluster(code) {
-  const rows = Array.from(data.ids.keys()).filter((row) => clusterOf(row) === code);
-  change({ selected: new Set(rows) });
+  const found = new Set();
+  for (let row = 0; row < data.count; row++) if (clusterOf(row) === code) found.add(row);
+  change({ selected: found });
 }
 
 function fillChoices() {
   for (const [i, id] of ["between-a", "between-b"].entries()) {
     const chosen = byId(id).value;
     const codes = realCodes();
-    const options = codes.map((code) => el("option", { value: code }, words(clusterName(code), "", 40)));
+    const options = codes.map((code) =>
+      el("option", { value: code }, words(clusterName(code), "", 40)),
+    );
     byId(id).replaceChildren(...options);
     byId(id).value = chosen || codes[Math.min(i, codes.length - 1)];
   }
@@ -111,4 +132,14 @@ function drawBetween() {
   byId("between-count").textContent = found.length
     ? `${count(found.length, "track")}; .5 is in the middle`
     : "No track lies between these two.";
+}
+
+function drawSame() {
+  const groups = data.same.slice(0, MOST_SAME);
+  const rows = groups.flatMap(({ kind, rows }) =>
+    rows.map((row, i) => trackRow(row, i ? "" : kind, () => rows)),
+  );
+  byId("same").hidden = !groups.length;
+  byId("same-count").textContent = count(data.same.length, "group");
+  byId("same-list").replaceChildren(...rows);
 }

@@ -10,6 +10,7 @@ const NOISE = { color: "#9a9a9a", shape: "o" };
 const EXTRA = ["D", "X", "^", "s", "o"]; // shapes of the second and further rounds of colours
 // cividis, which looks the same to nearly all eyes
 const SCALE = ["#00224e", "#2a3f6d", "#575c6d", "#7d7c78", "#a69d75", "#d3c164", "#fee838"];
+const PAPER = { light: "#fbfaf7", dark: "#15171c" }; // as in style.css
 const CONTRAST = 3; // that WCAG 2 asks of graphical objects
 
 const cache = new Map();
@@ -71,7 +72,9 @@ export function groupName(column, group) {
 export function clusterName(code) {
   const value = data.clusterColumn.values[code];
   const given = state.names[value] ?? data.clusters.names[code];
-  return given || (value === "-1" ? "noise" : `cluster ${value}`);
+  const suggested = data.clusters.suggested[code];
+  if (given || value === "-1") return given || "noise";
+  return suggested ? `${value} ${suggested}` : `cluster ${value}`;
 }
 
 export function clusterStyle(code) {
@@ -122,9 +125,14 @@ export function colorOf(row) {
   return Number.isNaN(value) ? visible(ABSENT.color) : scaleColor(share);
 }
 
+// What is behind the points, as bytes.
+export function paper() {
+  return rgb(PAPER[theme()]);
+}
+
 // A colour, moved away from the background until it stands out.
 export function visible(color) {
-  const background = luminance(theme() === "dark" ? "#15171c" : "#fbfaf7");
+  const background = luminance(PAPER[theme()]);
   const end = theme() === "dark" ? "#ffffff" : "#000000";
   let moved = color;
   for (let share = 0; share < 1 && contrast(luminance(moved), background) < CONTRAST; ) {

@@ -8,7 +8,8 @@ const ICONS = {
   next: "M5 5v14l9-7zM15.5 5H19v14h-3.5z",
   previous: "M19 5v14l-9-7zM5 5h3.5v14H5z",
   star: "M12 3l2.7 5.8 6.3.8-4.6 4.3 1.2 6.3L12 17l-5.6 3.2 1.2-6.3L3 9.6l6.3-.8z",
-  close: "M6.4 5L12 10.6 17.6 5 19 6.4 13.4 12l5.6 5.6-1.4 1.4-5.6-5.6L6.4 19 5 17.6l5.6-5.6L5 6.4z",
+  close:
+    "M6.4 5L12 10.6 17.6 5 19 6.4 13.4 12l5.6 5.6-1.4 1.4-5.6-5.6L6.4 19 5 17.6l5.6-5.6L5 6.4z",
 };
 
 export function byId(id) {
@@ -39,7 +40,10 @@ export function icon(name) {
 
 // A text as it is safe to show: in one line, without what controls its direction, and clipped.
 export function shown(text, most = 160) {
-  const line = String(text).slice(0, 4 * most).replace(UNSHOWN, " ").trim();
+  const line = String(text)
+    .slice(0, 4 * most)
+    .replace(UNSHOWN, " ")
+    .trim();
   return line.length > most ? `${line.slice(0, most - 1)}…` : line;
 }
 

@@ -1,7 +1,7 @@
 // What can be taken away: playlists, tables, ids, a picture, the names of clusters.
 
 import { clusterName } from "./colors.js";
-import { artistOf, cell, data, titleOf } from "./data.js";
+import { artistOf, cell, data, idOf, titleOf } from "./data.js";
 import { announce, byId, count } from "./dom.js";
 import { audioOf, decoded } from "./player.js";
 import { draw } from "./map.js";
@@ -23,10 +23,10 @@ export function table(rows) {
 export function saveCsv(rows) {
   const header = ["id", ...data.columns.map((column) => column.name), "cluster_name", "marked"];
   const lines = rows.map((row) => [
-    data.ids[row],
+    idOf(row),
     ...data.columns.map((column) => cell(column, row)),
     clusterName(data.clusterColumn.codes[row]),
-    state.marks.has(data.ids[row]) ? "yes" : "",
+    state.marks.has(idOf(row)) ? "yes" : "",
   ]);
   save("tracks.csv", "text/csv", table([header, ...lines]));
 }
@@ -57,7 +57,7 @@ function placeOf(row) {
 }
 
 export async function copyIds(rows) {
-  const text = rows.map((row) => data.ids[row]).join("\n");
+  const text = rows.map(idOf).join("\n");
   try {
     await navigator.clipboard.writeText(text);
     announce(`${count(rows.length, "id")} copied.`);
@@ -68,8 +68,15 @@ export async function copyIds(rows) {
 
 export function saveNames() {
   const { values } = data.clusterColumn;
-  const named = values.map((value, code) => [value, state.names[value] ?? data.clusters.names[code]]);
-  save("cluster_names.csv", "text/csv", table([["id", "name"], ...named.filter(([, name]) => name)]));
+  const named = values.map((value, code) => [
+    value,
+    state.names[value] ?? data.clusters.names[code],
+  ]);
+  save(
+    "cluster_names.csv",
+    "text/csv",
+    table([["id", "name"], ...named.filter(([, name]) => name)]),
+  );
 }
 
 export function savePicture() {
@@ -78,8 +85,6 @@ export function savePicture() {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [points.width, points.height];
   const context = canvas.getContext("2d");
-  context.fillStyle = getComputedStyle(points).getPropertyValue("--paper");
-  context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(points, 0, 0);
   context.drawImage(overlay, 0, 0);
   canvas.toBlob((blob) => download("map.png", blob), "image/png");

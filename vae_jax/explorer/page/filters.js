@@ -1,6 +1,7 @@
 // Which tracks are in question: those that contain all words and meet all conditions.
 
 import { clusterName } from "./colors.js";
+import { find } from "./asked.js";
 import { cell, data, number } from "./data.js";
 import { byId, count, el, icon, words } from "./dom.js";
 import { change, on, state } from "./state.js";
@@ -15,28 +16,35 @@ const SIGNS = {
 const SUGGESTED = 1000; // values that are offered
 
 let texts; // what is searched, [N], made when it is first needed
+let hits = null; // a bit for each track that contains the words, where the server searches
 
 export function startFilters() {
   byId("search").addEventListener("input", () => change({ words: byId("search").value }));
-  byId("filter-column").append(
-    ...data.columns.map((column, i) => el("option", { value: i }, words(column.name, "", 40))),
+  const searchable = data.columns.filter(({ kind }) => kind !== "text" || !data.asks);
+  const options = searchable.map((column) =>
+    el("option", { value: data.columns.indexOf(column) }, words(column.name, "", 40)),
   );
+  byId("filter-column").append(...options);
   byId("filter-column").addEventListener("change", offer);
   byId("filter-form").addEventListener("submit", (event) => {
     event.preventDefault();
     addCondition();
   });
-  on(["words", "filters"], apply);
+  on(["words"], data.asks ? look : apply);
+  on(["filters"], apply);
   on(["filters", "names"], drawChips);
   offer();
+  if (data.asks && state.words) look();
   apply();
   drawChips();
-  (window.requestIdleCallback || setTimeout)(() => searched());
+  if (!data.asks) (window.requestIdleCallback || setTimeout)(() => searched());
 }
 
 // The values of a column that are shown alone; none if all are shown.
 export function isolated(column) {
-  const found = state.filters.find(({ sign, column: name }) => sign === "in" && name === column.name);
+  const found = state.filters.find(
+    ({ sign, column: name }) => sign === "in" && name === column.name,
+  );
   return new Set(found ? found.values : []);
 }
 
@@ -53,7 +61,9 @@ export function isolate(column, values) {
 function searched() {
   if (texts) return texts;
   const columns = data.columns.filter(({ kind }) => kind !== "number");
-  texts = data.ids.map((id, row) => folded([id, ...columns.map((column) => cell(column, row))].join("\n")));
+  texts = data.ids.map((id, row) =>
+    folded([id, ...columns.map((column) => cell(column, row))].join("\n")),
+  );
   return texts;
 }
 
@@ -63,10 +73,21 @@ function folded(text) {
   return /^[\x00-\x7f]*$/.test(lower) ? lower : lower.normalize("NFKD").replace(/\p{M}/gu, "");
 }
 
+// Has the server search, and shows what it found unless other words are asked for by then.
+async function look() {
+  const { words } = state;
+  const found = words.trim() ? await find(words) : null;
+  if (words !== state.words) return;
+  hits = found;
+  apply();
+}
+
 function apply() {
   const fits = new Uint8Array(data.count).fill(1);
   const wanted = folded(state.words).split(/\s+/).filter(Boolean);
-  if (wanted.length) {
+  if (hits) {
+    for (let row = 0; row < data.count; row++) fits[row] = (hits[row >> 3] >> (7 - (row & 7))) & 1;
+  } else if (wanted.length && !data.asks) {
     const all = searched();
     for (let row = 0; row < data.count; row++) {
       if (!wanted.every((word) => all[row].includes(word))) fits[row] = 0;
@@ -106,7 +127,9 @@ function condition({ column: name, sign, value, values }) {
 function offer() {
   const column = data.columns[byId("filter-column").value];
   const signs = column.kind === "number" ? ["from", "to"] : ["is", "not", "has", "from", "to"];
-  byId("filter-sign").replaceChildren(...signs.map((sign) => el("option", { value: sign }, SIGNS[sign])));
+  byId("filter-sign").replaceChildren(
+    ...signs.map((sign) => el("option", { value: sign }, SIGNS[sign])),
+  );
   const values = column.kind === "category" ? column.values.slice(0, SUGGESTED) : [];
   const options = values.map((value) => el("option", { value: value.slice(0, 200) }));
   byId("filter-values").replaceChildren(...options);
@@ -129,7 +152,11 @@ function drawChips() {
     const remove = () => change({ filters: state.filters.filter((one) => one !== filter) });
     const text = described(filter);
     const label = `remove the condition ${text}`;
-    const button = el("button", { type: "button", class: "plain", "aria-label": label, onclick: remove }, icon("close"));
+    const button = el(
+      "button",
+      { type: "button", class: "plain", "aria-label": label, onclick: remove },
+      icon("close"),
+    );
     return el("li", { class: "chip" }, words(text, "", 60), button);
   });
   byId("chips").replaceChildren(...chips);

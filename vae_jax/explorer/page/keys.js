@@ -1,5 +1,6 @@
 // The keyboard: all that the pointer does.
 
+import { bringNear } from "./asked.js";
 import { data, neighboursOf } from "./data.js";
 import { announce, byId } from "./dom.js";
 import { savePicture } from "./exports.js";
@@ -52,7 +53,8 @@ export function startKeys() {
     }
     const isOnMap = target === byId("surface") || target === document.body;
     const isPressed = target.closest("button, [role=tab], summary, input");
-    if (!isOnMap && (key.startsWith("Arrow") || (isPressed && (key === " " || key === "Enter")))) return;
+    if (!isOnMap && (key.startsWith("Arrow") || (isPressed && (key === " " || key === "Enter"))))
+      return;
     if (event.shiftKey && MOVES[key]) panBy(...MOVES[key]);
     else if (KEYS[key]) KEYS[key]();
     else return;
@@ -61,8 +63,9 @@ export function startKeys() {
 }
 
 // Goes to the nearest track that fits and that this walk has not met.
-function walk() {
+async function walk() {
   if (state.focus < 0) return begin();
+  if (data.asks) await bringNear(state.focus);
   if (way.at(-1) !== state.focus) way.splice(0, way.length, state.focus);
   const next = neighboursOf(state.focus).find(({ row }) => state.fits[row] && !way.includes(row));
   if (!next) return announce("No neighbour is left on this walk.");

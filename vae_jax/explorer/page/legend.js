@@ -13,7 +13,8 @@ const BARS = 40; // of the histogram
 export function startLegend() {
   const choice = byId("column");
   for (const [i, column] of data.columns.entries()) {
-    if (column.kind !== "text") choice.append(el("option", { value: i }, words(column.name, "", 40)));
+    if (column.kind !== "text")
+      choice.append(el("option", { value: i }, words(column.name, "", 40)));
   }
   choice.addEventListener("change", () => change({ column: Number(choice.value) }));
   on(["column", "theme", "names", "filters"], drawLegend);

@@ -1,7 +1,7 @@
 // The list: the tracks that are selected, or else all that fit. Only the rows in sight are made.
 
-import { artistOf, data, number, titleOf } from "./data.js";
-import { byId, count, el, rounded } from "./dom.js";
+import { artistOf, data, known, number, titleOf } from "./data.js";
+import { announce, byId, count, el, rounded } from "./dom.js";
 import { copyIds, saveCsv, savePlaylist } from "./exports.js";
 import { rowsInView } from "./map.js";
 import { play } from "./player.js";
@@ -11,16 +11,24 @@ import { showTab } from "./tabs.js";
 
 const HIGH = 52; // CSS pixels of a row, as in style.css
 
+const MOST_SAVED = 100_000; // tracks whose texts are asked for to be saved
+const BY_TEXT = [
+  ["name", "by name"],
+  ["marks", "marked first"],
+];
+const AS_LISTED = [["listed", "as listed"]];
+
 const orders = new Map();
 let isStale = true;
 let rows = [];
 
 export function startList() {
   byId("order").append(
-    el("option", { value: "name" }, "by name"),
-    el("option", { value: "marks" }, "marked first"),
+    ...(data.asks ? AS_LISTED : BY_TEXT).map(([value, text]) => el("option", { value }, text)),
     ...data.columns.flatMap((column, i) =>
-      column.kind === "number" ? [el("option", { value: i }, `by ${column.name.slice(0, 40)}`)] : [],
+      column.kind === "number"
+        ? [el("option", { value: i }, `by ${column.name.slice(0, 40)}`)]
+        : [],
     ),
   );
   byId("order").addEventListener("change", refresh);
@@ -29,15 +37,26 @@ export function startList() {
   new ResizeObserver(drawRows).observe(byId("rows"));
   const act = (id, run) => byId(id).addEventListener("click", () => run(listed()));
   act("queue", (list) => list.length && play(list[0], list));
-  act("save-m3u", savePlaylist);
-  act("save-csv", saveCsv);
-  act("copy-ids", copyIds);
+  act("save-m3u", saving(savePlaylist));
+  act("save-csv", saving(saveCsv));
+  act("copy-ids", saving(copyIds));
   byId("select-view").addEventListener("click", () => change({ selected: new Set(rowsInView()) }));
   byId("select-none").addEventListener("click", () => change({ selected: new Set() }));
   on(["fits", "selected", "marks"], refreshIfSeen);
-  on(["focus", "playing", "names", "theme"], drawRows);
+  on(["focus", "playing", "names", "theme", "arrived"], drawRows);
   on(["selected"], () => state.selected.size && showTab("list"));
   on(["words"], () => state.words && showTab("list"));
+}
+
+// Saves once all that is saved is here.
+function saving(save) {
+  return async (list) => {
+    if (data.asks && list.length > MOST_SAVED) {
+      return announce(`Select ${count(MOST_SAVED, "track")} at most to save them.`);
+    }
+    await known(list);
+    save(list);
+  };
 }
 
 // The rows in question, in order.
@@ -70,22 +89,28 @@ function inOrder() {
   const order = byId("order").value;
   if (order === "marks") {
     const isMarked = (row) => state.marks.has(data.ids[row]);
-    const all = Array.from(data.ids.keys());
+    const all = everyRow();
     return [...all.filter(isMarked), ...all.filter((row) => !isMarked(row))];
   }
-  if (!orders.has(order)) orders.set(order, order === "name" ? byName() : byColumn(data.columns[order]));
+  if (order === "listed") return everyRow();
+  if (!orders.has(order))
+    orders.set(order, order === "name" ? byName() : byColumn(data.columns[order]));
   return orders.get(order);
+}
+
+function everyRow() {
+  return Array.from({ length: data.count }, (_, row) => row);
 }
 
 function byName() {
   const names = data.ids.map((_, row) => `${artistOf(row)}\u0000${titleOf(row)}`.toLowerCase());
   const compare = (a, b) => (names[a] < names[b] ? -1 : names[a] > names[b] ? 1 : a - b);
-  return Array.from(data.ids.keys()).sort(compare);
+  return everyRow().sort(compare);
 }
 
 function byColumn(column) {
   const value = (row) => number(column, row) || 0;
-  return Array.from(data.ids.keys()).sort((a, b) => value(b) - value(a) || a - b);
+  return everyRow().sort((a, b) => value(b) - value(a) || a - b);
 }
 
 function drawRows() {

@@ -11,6 +11,7 @@ import { startLegend } from "./legend.js";
 import { startList } from "./list.js";
 import { redraw, showAll, startMap, zoom } from "./map.js";
 import { play, startPlayer } from "./player.js";
+import { watchPointers } from "./pointers.js";
 import { change, on, state } from "./state.js";
 import { restore } from "./storage.js";
 import { showTab, startTabs } from "./tabs.js";
@@ -24,9 +25,8 @@ async function start() {
   byId("colors").open = innerWidth > 760;
   startPlayer();
   startFilters();
-  if (!startMap()) {
-    byId("map").append(el("p", { class: "broken" }, "This browser cannot draw with WebGL 2; the lists work."));
-  }
+  startMap();
+  watchPointers();
   startTabs();
   startLegend();
   startList();
@@ -43,6 +43,8 @@ async function start() {
 function startHeader() {
   byId("run").textContent = data.title;
   byId("search").value = state.words;
+  byId("elsewhere").textContent = data.elsewhere;
+  byId("elsewhere").hidden = !data.elsewhere;
   const choice = byId("maps");
   choice.append(...data.maps.map((map, i) => el("option", { value: i }, words(map.title))));
   choice.value = state.map;
@@ -63,7 +65,10 @@ function startHeader() {
     change({ theme: dataset.theme });
   });
   byId("show-help").addEventListener("click", () => byId("help").showModal());
-  byId("surface").setAttribute("aria-label", `Map of ${count(data.count, "track")}. Arrow keys walk from track to track.`);
+  byId("surface").setAttribute(
+    "aria-label",
+    `Map of ${count(data.count, "track")}. Arrow keys walk from track to track.`,
+  );
   redraw();
 }
 

@@ -1,47 +1,46 @@
-// The map: draws when something changed, and turns pointers into hovering, choosing and selecting.
+// The map: draws when something changed, and says which tracks are where.
 
 import { camera, fit, pan, pixels, toMap, toScreen, transform, zoomAt } from "./camera.js";
-import { styling } from "./colors.js";
+import { paper, styling } from "./colors.js";
 import { data } from "./data.js";
 import { byId } from "./dom.js";
 import { nearestPoint, visitBox, xOf, yOf } from "./grid.js";
 import { drawMinimap, watchMinimap } from "./minimap.js";
 import { countFitting, drawOverlay, findLabels } from "./overlay.js";
-import { LEVELS, makePoints } from "./points.js";
+import { LEVELS } from "./levels.js";
+import { makePoints } from "./points.js";
 import { change, on, state } from "./state.js";
-import { hideTip, showTip } from "./tip.js";
+import { hideTip, startTip } from "./tip.js";
 
 const REACH = 14; // CSS pixels from which a point is hit
 const MORPH = 600; // ms in which one map becomes another
 const WIDE = 620; // CSS pixels of the map from which it is centred beside the legend
 const EDGE = 16; // CSS pixels from the edge up to which a track counts as seen
-const STILL = 4; // CSS pixels that a click may move
 
-const view = { hovered: -1, blend: 1, path: [], isDirty: false, density: 1 };
+// What is seen of it beside the camera: what is hovered, how far one map has become another, ...
+export const view = { hovered: -1, blend: 1, path: [], isDirty: false, density: 1 };
 let points;
 let order; // rows, as they are drawn
 let shownMap = 0; // of data.maps
 
 export function startMap() {
   points = makePoints(byId("points"));
-  if (!points) return false;
   shownMap = state.map;
   restyle();
   resize();
   new ResizeObserver(resize).observe(byId("map"));
   byId("colors").addEventListener("toggle", resize);
-  watchPointers();
   watchMinimap(redraw);
+  startTip();
   on(["column", "fits", "selected", "theme"], restyle);
   on(["column", "theme", "names", "map"], () => findLabels(currentMap()));
   on(["fits"], () => {
     countFitting();
     redraw();
   });
-  on(["names", "focus", "playing"], redraw);
+  on(["names", "focus", "playing", "arrived"], redraw);
   on(["map"], morph);
   findLabels(currentMap());
-  return true;
 }
 
 export function currentMap() {
@@ -52,14 +51,17 @@ export function currentMap() {
 export function redraw() {
   if (view.isDirty) return;
   view.isDirty = true;
-  requestAnimationFrame(() => {
-    view.isDirty = false;
-    draw();
-  });
+  requestAnimationFrame(() => view.isDirty && draw());
 }
 
 export function draw() {
-  points.draw({ ...transform(), blend: view.blend, size: pointSize() * view.density });
+  view.isDirty = false;
+  points.draw({
+    ...transform(),
+    blend: view.blend,
+    size: pointSize() * view.density,
+    paper: paper(),
+  });
   drawOverlay(byId("overlay"), currentMap(), view);
   drawMinimap(currentMap());
 }
@@ -72,14 +74,18 @@ function pointSize() {
 
 function resize() {
   const box = byId("map").getBoundingClientRect();
-  view.density = Math.min(2, window.devicePixelRatio || 1);
   const isWide = box.width > WIDE;
-  Object.assign(camera, {
+  const room = {
     width: Math.max(1, box.width),
     height: Math.max(1, box.height),
     left: isWide && byId("colors").open ? byId("colors").offsetWidth : 0,
     right: isWide ? byId("tools").offsetWidth : 0,
-  });
+  };
+  const density = Math.min(2, window.devicePixelRatio || 1);
+  const isSame = Object.entries(room).every(([name, value]) => camera[name] === value);
+  if (isSame && view.density === density) return;
+  Object.assign(camera, room);
+  view.density = density;
   for (const canvas of [byId("points"), byId("overlay")]) {
     canvas.width = Math.round(box.width * view.density);
     canvas.height = Math.round(box.height * view.density);
@@ -191,7 +197,7 @@ export function showAll() {
   moved();
 }
 
-function moved() {
+export function moved() {
   hideTip();
   redraw();
   change({ view: true });
@@ -228,118 +234,4 @@ function isInside(x, y, polygon) {
     if (yi > y !== yj > y && x < ((xj - xi) * (y - yi)) / (yj - yi) + xi) inside = !inside;
   }
   return inside;
-}
-
-function watchPointers() {
-  const surface = byId("surface");
-  const fingers = new Map();
-  let [drag, pinch] = [null, 0];
-  surface.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    surface.setPointerCapture(event.pointerId);
-    fingers.set(event.pointerId, place(event));
-    pinch = fingers.size === 2 ? spread(fingers) : 0;
-    const tool = event.shiftKey && state.tool === "move" ? "box" : state.tool;
-    drag = { tool, start: place(event), last: place(event), hasMoved: false, adds: event.ctrlKey };
-    view.path = [];
-    hideTip();
-  });
-  surface.addEventListener("pointermove", (event) => {
-    if (!fingers.has(event.pointerId)) return hover(event);
-    fingers.set(event.pointerId, place(event));
-    if (fingers.size === 2) {
-      const now = spread(fingers);
-      zoomAt(now / pinch, ...middle(fingers));
-      pinch = now;
-      drag = null;
-      return redraw();
-    }
-    if (drag) dragTo(drag, place(event));
-  });
-  const end = (event) => {
-    fingers.delete(event.pointerId);
-    if (drag && event.type === "pointerup") finish(drag, event);
-    drag = null;
-    view.path = [];
-    redraw();
-  };
-  surface.addEventListener("pointerup", end);
-  surface.addEventListener("pointercancel", end);
-  surface.addEventListener("pointerleave", () => hoverOver(-1));
-  surface.addEventListener(
-    "wheel",
-    (event) => {
-      event.preventDefault();
-      const lines = event.deltaMode ? 30 : 1;
-      zoomAt(Math.exp(-0.0016 * lines * event.deltaY), ...place(event));
-      moved();
-    },
-    { passive: false },
-  );
-  surface.addEventListener("dblclick", (event) => {
-    zoomAt(2, ...place(event));
-    moved();
-  });
-}
-
-function place(event) {
-  const box = byId("map").getBoundingClientRect();
-  return [event.clientX - box.left, event.clientY - box.top];
-}
-
-function spread(fingers) {
-  const [a, b] = [...fingers.values()];
-  return Math.max(1, Math.hypot(a[0] - b[0], a[1] - b[1]));
-}
-
-function middle(fingers) {
-  const [a, b] = [...fingers.values()];
-  return [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
-}
-
-function dragTo(drag, now) {
-  const far = Math.hypot(now[0] - drag.start[0], now[1] - drag.start[1]);
-  drag.hasMoved ||= far > STILL;
-  if (!drag.hasMoved) return;
-  if (drag.tool === "move") pan(now[0] - drag.last[0], now[1] - drag.last[1]);
-  if (drag.tool === "lasso") view.path.push(...(view.path.length ? [] : [drag.start]), now);
-  if (drag.tool === "box") view.path = corners(drag.start, now);
-  drag.last = now;
-  redraw();
-}
-
-function corners([left, top], [right, bottom]) {
-  return [
-    [left, top],
-    [right, top],
-    [right, bottom],
-    [left, bottom],
-  ];
-}
-
-function finish(drag, event) {
-  if (!drag.hasMoved) {
-    const row = hitAt(...place(event));
-    if (row >= 0) change({ focus: row, opened: true, chosen: row });
-    else change({ focus: -1, selected: new Set() });
-  } else if (drag.tool === "move") {
-    change({ view: true });
-  } else {
-    const found = rowsIn(view.path.map(([left, top]) => toMap(left, top)));
-    change({ selected: new Set(drag.adds ? [...state.selected, ...found] : found), drawn: true });
-  }
-}
-
-function hover(event) {
-  if (event.pointerType === "touch") return;
-  hoverOver(hitAt(...place(event)), place(event));
-}
-
-function hoverOver(row, at) {
-  if (row >= 0) showTip(row, ...at);
-  else hideTip();
-  byId("surface").classList.toggle("hit", row >= 0);
-  if (row === view.hovered) return;
-  view.hovered = row;
-  redraw();
 }

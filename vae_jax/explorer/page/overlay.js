@@ -2,14 +2,16 @@
 
 import { camera, pixels, toMap, toScreen } from "./camera.js";
 import { groupName, groupsOf } from "./colors.js";
-import { data, neighboursOf, titleOf } from "./data.js";
+import { data, MISSING, neighboursOf, titleOf } from "./data.js";
 import { shown } from "./dom.js";
 import { visitBox, xOf, yOf } from "./grid.js";
 import { state } from "./state.js";
 
 const MOST_NAMES = 400; // groups, beyond which none are named
 const MOST_TITLES = 70; // tracks in view, up to which they are named
+const ENOUGH = 2000; // tracks of a group whose median stands for all
 const LINES = 10; // neighbours that lines lead to
+const GAP = 18; // CSS pixels between names and what legend and tools cover
 const GROUPS_ZOOM = 4; // from which names of groups fade
 
 let labels = [];
@@ -31,8 +33,8 @@ export function findLabels(map) {
       count: group.count,
       isMuted: group.muted,
       codes: group.values.map((value) => column.values.indexOf(value)),
-      x: median(members[i], (row) => xOf(map, row)),
-      y: median(members[i], (row) => yOf(map, row)),
+      x: median(members[i], (row) => map.places[2 * row]),
+      y: median(members[i], (row) => map.places[2 * row + 1]),
     }))
     .filter((label) => !label.isMuted)
     .sort((a, b) => b.count - a.count);
@@ -46,9 +48,11 @@ export function countFitting() {
   for (const label of labels) label.isSeen = label.codes.some((code) => fitting.has(code));
 }
 
-function median(rows, value) {
-  const sorted = Float64Array.from(rows, value).sort();
-  return sorted[Math.floor(sorted.length / 2)];
+function median(all, value) {
+  const step = Math.ceil(all.length / ENOUGH);
+  const rows = all.filter((_, i) => i % step === 0);
+  const sorted = Uint16Array.from(rows, value).sort();
+  return sorted[Math.floor(sorted.length / 2)] / MISSING;
 }
 
 export function drawOverlay(canvas, map, view) {
@@ -100,11 +104,14 @@ function drawLines(context, map, paints) {
 // Groups first, the largest first; then single tracks, where few are in view. None covers another.
 function drawNames(context, map, paints) {
   const taken = [];
-  const write = (text, left, top, font, alpha) => {
+  const write = (text, middle, top, font, alpha) => {
     context.font = font;
     const wide = context.measureText(text).width;
+    const left = besidesTools(middle, wide);
     const box = [left - wide / 2 - 4, top - 9, left + wide / 2 + 4, top + 9];
-    const isFree = taken.every((b) => box[2] < b[0] || box[0] > b[2] || box[3] < b[1] || box[1] > b[3]);
+    const isFree = taken.every(
+      (b) => box[2] < b[0] || box[0] > b[2] || box[3] < b[1] || box[1] > b[3],
+    );
     if (!isFree) return;
     taken.push(box);
     context.globalAlpha = alpha;
@@ -128,6 +135,14 @@ function drawNames(context, map, paints) {
     write(shown(titleOf(row), 28), left, top + 17, "12px system-ui, sans-serif", 0.9);
   }
   context.globalAlpha = 1;
+}
+
+// Where the middle of a name goes so that the legend and the tools do not cover its ends.
+function besidesTools(middle, wide) {
+  const room = wide / 2 + GAP;
+  const [low, high] = [camera.left + room, camera.width - camera.right - room];
+  const isBeside = middle > camera.left && middle < camera.width - camera.right && low < high;
+  return isBeside ? Math.min(high, Math.max(low, middle)) : middle;
 }
 
 // The tracks in view that fit, if they are few enough to be named.

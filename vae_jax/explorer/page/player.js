@@ -1,8 +1,8 @@
 // Plays tracks: one, or a queue. A preview starts in the middle, where music is typical of itself.
 
-import { artistOf, data, titleOf } from "./data.js";
+import { artistOf, data, idOf, titleOf } from "./data.js";
 import { announce, byId, count, icon, shown } from "./dom.js";
-import { change, state } from "./state.js";
+import { change, on, state } from "./state.js";
 
 const audio = new Audio();
 let queue = [];
@@ -29,6 +29,7 @@ export function startPlayer() {
   audio.addEventListener("error", () => explain());
   for (const name of ["play", "pause"]) audio.addEventListener(name, showPlaying);
   byId("player").hidden = !data.audio;
+  on(["arrived"], () => state.playing >= 0 && showName());
 }
 
 // The address of a track's audio; "" if it has none.
@@ -55,14 +56,20 @@ export function play(row, rows) {
   else if (!queue.includes(row)) queue = [row];
   const source = audioOf(row);
   change({ playing: row });
-  const name = [titleOf(row), artistOf(row)].filter(Boolean).join(" · ");
-  byId("now").textContent = shown(name, 120);
-  if (!source) return explain(data.audio ? "no audio is listed for this track" : "this run has no audio");
-  byId("said-player").textContent = queue.length > 1 ? `${queue.indexOf(row) + 1} of ${count(queue.length, "track")}` : "";
+  showName();
+  if (!source)
+    return explain(data.audio ? "no audio is listed for this track" : "this run has no audio");
+  byId("said-player").textContent =
+    queue.length > 1 ? `${queue.indexOf(row) + 1} of ${count(queue.length, "track")}` : "";
   audio.src = source;
   audio.play().catch((error) => {
     if (error.name === "NotAllowedError") explain("the browser wants a click first");
   });
+}
+
+function showName() {
+  const name = [titleOf(state.playing), artistOf(state.playing)].filter(Boolean).join(" · ");
+  byId("now").textContent = shown(name, 120);
 }
 
 export function toggle() {
@@ -97,7 +104,7 @@ function explain(reason) {
 }
 
 function fileName(row) {
-  return decoded(data.audio[row]).split("/").pop();
+  return data.asks ? `the file of ${idOf(row)}` : decoded(data.audio[row]).split("/").pop();
 }
 
 // A path as people write it; as it stands if its bytes are no UTF-8.
@@ -111,10 +118,13 @@ export function decoded(link) {
 
 function showTime() {
   const { currentTime, duration } = audio;
-  const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+  const clock = (seconds) =>
+    `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
   const isKnown = Number.isFinite(duration);
   byId("seek").value = isKnown && duration ? currentTime / duration : 0;
-  byId("time").textContent = isKnown ? `${clock(currentTime)} / ${clock(duration)}` : clock(currentTime);
+  byId("time").textContent = isKnown
+    ? `${clock(currentTime)} / ${clock(duration)}`
+    : clock(currentTime);
 }
 
 function showPlaying() {

@@ -1,6 +1,11 @@
-// Draws all points with WebGL 2: nothing but buffers, one program, one call.
+// Draws all points with WebGL 2: nothing but buffers, one program, one call. Where a browser has no
+// graphics card to do it with, `stamps.js` draws them.
 
 import { data } from "./data.js";
+import { ALPHAS, SIZES } from "./levels.js";
+import { makeStamps } from "./stamps.js";
+
+const array = (numbers) => `float[](${numbers.map((number) => number.toFixed(2)).join()})`;
 
 // One number goes from a vertex to its pixels: whatever else did would be set up for every point.
 const VERTEX = `#version 300 es
@@ -9,15 +14,12 @@ in highp uint look;
 uniform vec2 scale, shift;
 uniform float blend, size;
 flat out highp uint code;
-const float sizes[4] = float[](0.62, 1.0, 1.3, 1.0);
+const float sizes[4] = ${array(SIZES)};
 void main() {
   gl_Position = vec4(mix(places.xy, places.zw, blend) * scale + shift, 0.0, 1.0);
   code = look;
   gl_PointSize = max(1.0, size * sizes[look >> 27]);
 }`;
-
-// Levels of attention, from the back to the front.
-export const LEVELS = { unfit: 0, plain: 1, selected: 2, faint: 3 };
 
 // The distance from the middle is 1 at the edge of each shape.
 const FRAGMENT = `#version 300 es
@@ -25,8 +27,8 @@ precision mediump float;
 flat in highp uint code;
 uniform highp float size;
 out vec4 pixel;
-const float sizes[4] = float[](0.62, 1.0, 1.3, 1.0);
-const float alphas[4] = float[](0.2, 0.92, 0.92, 0.35);
+const float sizes[4] = ${array(SIZES)};
+const float alphas[4] = ${array(ALPHAS)};
 void main() {
   vec3 color = vec3(code & 255u, (code >> 8) & 255u, (code >> 16) & 255u) / 255.0;
   highp uint level = code >> 27, shape = (code >> 24) & 7u;
@@ -44,8 +46,8 @@ void main() {
 }`;
 
 export function makePoints(canvas) {
-  const gl = canvas.getContext("webgl2", { alpha: true, antialias: false, depth: false });
-  if (!gl) return null;
+  if (!hasGraphicsCard()) return makeStamps(canvas);
+  const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false });
   const program = link(gl);
   gl.useProgram(program);
   gl.enable(gl.BLEND);
@@ -65,11 +67,14 @@ export function makePoints(canvas) {
   };
   return {
     // [N, 4]; the last are drawn on top
-    setPlaces: buffer("places", (at) => gl.vertexAttribPointer(at, 4, gl.UNSIGNED_SHORT, true, 0, 0)),
+    setPlaces: buffer("places", (at) =>
+      gl.vertexAttribPointer(at, 4, gl.UNSIGNED_SHORT, true, 0, 0),
+    ),
     // [N]; a colour, its red the lowest byte, and in the highest the shape and eight times the level
     setLooks: buffer("look", (at) => gl.vertexAttribIPointer(at, 1, gl.UNSIGNED_INT, 0, 0)),
-    draw({ scale, shift, blend, size }) {
+    draw({ scale, shift, blend, size, paper }) {
       gl.viewport(0, 0, canvas.width, canvas.height);
+      gl.clearColor(...paper.map((byte) => byte / 255), 1);
       gl.clear(gl.COLOR_BUFFER_BIT);
       gl.uniform2fv(uniforms.scale, scale);
       gl.uniform2fv(uniforms.shift, shift);
@@ -78,6 +83,18 @@ export function makePoints(canvas) {
       gl.drawArrays(gl.POINTS, 0, data.count);
     },
   };
+}
+
+// Whether WebGL 2 is there, and is not a program that does what a card would.
+function hasGraphicsCard() {
+  const gl = document
+    .createElement("canvas")
+    .getContext("webgl2", { failIfMajorPerformanceCaveat: true });
+  if (!gl) return false;
+  const about = gl.getExtension("WEBGL_debug_renderer_info");
+  const name = gl.getParameter(about ? about.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
 }
 
 function link(gl) {

@@ -12,12 +12,16 @@ export function trackRow(row, note, queue) {
   const cluster = clusterOf(row);
   const title = titleOf(row);
   const start = () => {
-    play(row, queue && queue());
+    play(row, queue?.());
     change({ focus: row });
   };
   const label = `play ${shown(title, 80)}`;
   const listen = data.audio
-    ? el("button", { type: "button", class: "plain", "aria-label": label, onclick: start }, icon("play"))
+    ? el(
+        "button",
+        { type: "button", class: "plain", "aria-label": label, onclick: start },
+        icon("play"),
+      )
     : null;
   const under = [artistOf(row), clusterName(cluster)].filter(Boolean);
   const open = el(

@@ -3,19 +3,36 @@
 import { clusterName, clusterStyle } from "./colors.js";
 import { artistOf, cell, clusterOf, data, number, titleOf } from "./data.js";
 import { byId, el, rounded, words } from "./dom.js";
-import { state } from "./state.js";
+import { on, state } from "./state.js";
 import { swatch } from "./swatch.js";
 
+let last = [];
+
+export function startTip() {
+  on(["arrived"], () => byId("tip").hidden || showTip(...last));
+}
+
 export function showTip(row, left, top) {
+  last = [row, left, top];
   const tip = byId("tip");
   const column = data.columns[state.column];
   const lines = [el("strong", {}, words(titleOf(row), "", 90))];
   if (artistOf(row)) lines.push(el("span", {}, words(artistOf(row), "", 90)));
   const cluster = clusterOf(row);
-  lines.push(el("span", { class: "tip-cluster" }, swatch(clusterStyle(cluster)), words(clusterName(cluster), "", 60)));
+  lines.push(
+    el(
+      "span",
+      { class: "tip-cluster" },
+      swatch(clusterStyle(cluster)),
+      words(clusterName(cluster), "", 60),
+    ),
+  );
   if (column !== data.clusterColumn) {
-    const value = column.kind === "number" ? rounded(number(column, row), column.whole) : cell(column, row);
-    lines.push(el("span", { class: "quiet" }, words(`${column.name}: ${value || "not given"}`, "", 90)));
+    const value =
+      column.kind === "number" ? rounded(number(column, row), column.whole) : cell(column, row);
+    lines.push(
+      el("span", { class: "quiet" }, words(`${column.name}: ${value || "not given"}`, "", 90)),
+    );
   }
   tip.replaceChildren(...lines);
   tip.hidden = false;
