@@ -12,6 +12,7 @@ _CACHE = tempfile.TemporaryDirectory(prefix="vae_jax-compiled-")
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _CACHE.name)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # pytest's workers fill the cores already
 os.environ.setdefault("NUMBA_CACHE_DIR", f"{_CACHE.name}/numba")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
