@@ -47,7 +47,7 @@ SMALL = (
     "--config.visualize.method=pca",
     "--outdir=results",
 )
-TEMPORARY = re.compile(re.escape(files.TEMPORARY_PREFIX) + r"|orbax-checkpoint-tmp|incomplete")
+TEMPORARY = re.compile(r"^\.vae_jax-.*\.tmp$|orbax-checkpoint-tmp|incomplete")
 
 
 @dataclass(frozen=True)
