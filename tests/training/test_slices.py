@@ -71,7 +71,7 @@ def test_a_record_is_read_whole_once(records, monkeypatch):
     assert located == [1, 3, 2]
 
 
-@pytest.mark.parametrize("num_seeds", [1, 2])
+@pytest.mark.parametrize("num_seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_segments_that_are_sent_are_those_that_resident_tracks_are_trained_on(
     records, monkeypatch, num_seeds
 ):
