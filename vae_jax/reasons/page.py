@@ -42,7 +42,8 @@ def escaped(text: str) -> str:
 def _cluster(cluster: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
     name = cluster["given"] or cluster["name"]
     heading = f"## Cluster {cluster['cluster']}" + (f": {escaped(name)}" if name else "")
-    lines = [f"{heading}\n\n{cluster['size']:,} tracks ({cluster['share']:.0%})."]
+    plural = "s" * (cluster["size"] != 1)
+    lines = [f"{heading}\n\n{cluster['size']:,} track{plural} ({cluster['share']:.0%})."]
     lines += [
         f"{what}: {'; '.join(escaped(titles[id_]) for id_ in cluster[kind])}."
         for what, kind in (("Typical", "typical"), ("At its edge", "edge"))
