@@ -79,7 +79,7 @@ def rows(results: Path) -> list[dict[str, str]]:
 
 def drawn(results: Path) -> set[str]:
     """Return the names of the plots, of which none is nearly empty."""
-    plots = list((results / "latent_visualization").glob("*.png"))
+    plots = list((results / "latent_visualization").rglob("*.png"))
     assert all(plot.stat().st_size > 5000 for plot in plots)
     return {plot.stem for plot in plots}
 
