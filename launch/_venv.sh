@@ -9,6 +9,7 @@
 #   VENV=.venv          where the environment is
 
 venv="${VENV:-.venv${OLDEST:+-oldest}}"
+unset PYTHONDONTWRITEBYTECODE # or every process would compile all that it imports, for seconds
 
 abi() { # PYTHON: prints what its packages are built for; nothing if it does not run or is too old
   "$1" -c 'import sys, sysconfig
