@@ -20,6 +20,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import soundfile
@@ -27,6 +28,11 @@ import soundfile
 from vae_jax.features import pool, shards
 from vae_jax.records import layout, reader
 from vae_jax.storage import files
+
+# How long an example takes is the machine's affair: a busy one takes a second for anything.
+too_slow = [hypothesis.HealthCheck.too_slow]
+hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=too_slow)
+hypothesis.settings.load_profile("patient")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

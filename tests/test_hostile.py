@@ -25,7 +25,7 @@ from vae_jax.storage import files
 
 many = settings(
     max_examples=1500 if LONG else 60,
-    deadline=2000,
+    deadline=60_000,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 FORMULAS = (
