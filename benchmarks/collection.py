@@ -112,7 +112,7 @@ def main() -> None:
                 seconds.append(time.monotonic() - started)
             print(f"| {name} | {seconds[0]:.2f} | {min(seconds):.2f} |", flush=True)
         if arguments.tracks <= 100_000:
-            print(f"\nOf the nearest 20 by mutual proximity, {recall(run):.1%} are found.")
+            print(f"\nA search finds {recall(run):.1%} of the nearest 20 by mutual proximity.")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m benchmarks.place RESULTS [RESULTS ...] [--splits=20]
     python -m benchmarks.place PART --placed=PLACED.csv --whole=WHOLE
 
-Of each run, half of the tracks are clustered, the others are placed among them, and all tracks are
+Half of each run's tracks are clustered, the others are placed among them, and all tracks are
 clustered, from the clusters of the half on, as a run that follows another does. Clusters are
 matched by the half that both have seen. This is repeated with other halves. The encoder has seen
 all tracks. In the second form it has not: PART is a run on some of the tracks of the run WHOLE, and

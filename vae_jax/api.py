@@ -144,12 +144,9 @@ class Results:
 
         It is empty if the features were extracted without descriptors.
         """
-        path = self.outdir / run_lib.DESCRIPTORS
-        if not path.exists():
-            return {}
-        rows = {row.pop("id"): row for row in files.iterate_csv(path)}
-        names = [*next(iter(rows.values()), {})]
-        return {name: [rows.get(id_, {}).get(name, "") for id_ in self.ids] for name in names}
+        from vae_jax.features import descriptors
+
+        return descriptors.read(self.outdir / run_lib.DESCRIPTORS, self.ids)
 
     def reasons(self, method: str = "vae") -> list[dict[str, Any]]:
         """Return what is known of a method's clusters, and why their tracks are together.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vae_jax.collection import duplicates
+from vae_jax.features import descriptors as descriptors_file
 from vae_jax.reasons import explain
 from vae_jax.run import DESCRIPTORS, DUPLICATES
 from vae_jax.storage import files
@@ -19,19 +20,15 @@ if TYPE_CHECKING:
     from vae_jax.api import Results
 
 UNITS = {"db": "dB", "hz": "Hz", "bpm": "bpm", "seconds": "s"}
-SAID = {duplicates.FILE: "the same file", duplicates.RECORDING: "the same recording"}
 ALIKE = "very much alike"
+SAID = duplicates.SAID | {duplicates.ALIKE: ALIKE}
 MOST_ALIKE = 500  # pairs that are shown
 
 
 def descriptors(run: "Results", ids: Sequence[str]) -> dict[str, list[str]]:
     """Return the tracks' descriptors by name and unit, "" where there is none."""
-    path = run.outdir / DESCRIPTORS
-    if not path.exists():
-        return {}
-    rows = {row["id"]: row for row in files.iterate_csv(path)}
-    names = [name for name in next(iter(rows.values()), {}) if name != "id"]
-    return {_titled(name): [rows.get(id_, {}).get(name, "") for id_ in ids] for name in names}
+    described = descriptors_file.read(run.outdir / DESCRIPTORS, ids)
+    return {_titled(name): cells for name, cells in described.items()}
 
 
 def _titled(name: str) -> str:

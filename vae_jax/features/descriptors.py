@@ -5,14 +5,17 @@ windows together. Frames that are 60 dB below the loudest one do not count, so t
 at the beginning nor a fade-out does. What cannot be said of a track, such as the tempo of silence,
 is missing: NaN, or "".
 
-Letters: W windows, T frames, M
+Letters: W windows, T frames, M measures.
 """
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from vae_jax.storage import files
 
 Descriptors = Mapping[str, float | str]
 
@@ -107,6 +110,18 @@ def from_json(values: Sequence[Any] | None) -> Descriptors | None:
         name: ("" if name in WORDS else np.nan) if value is None else value
         for name, value in zip(NAMES, values, strict=True)
     }
+
+
+def read(path: Path, ids: Sequence[str]) -> dict[str, list[str]]:
+    """Return the columns of a `descriptors.csv`, of given tracks; "" where nothing is known.
+
+    They are none if there is no such file.
+    """
+    if not path.exists():
+        return {}
+    rows = {row.pop("id"): row for row in files.iterate_csv(path)}
+    names = [*next(iter(rows.values()), {})]
+    return {name: [rows.get(id_, {}).get(name, "") for id_ in ids] for name in names}
 
 
 def _rounded(value: float) -> float | None:

@@ -6,7 +6,7 @@ pipeline write those that are missing or out of date, and finishes the records d
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
@@ -90,21 +90,13 @@ def extract(
     if store:
         object_store.synchronise(store, directory)
     todo = [job for job in jobs if not is_done(job) or is_worth_a_try(job)]
-    if todo and directory.exists() and not os.access(directory, os.W_OK):
-        raise UserError(
-            f"the records in {directory} are not up to date, and may not be written here: name "
-            "another folder with --config.data_dir."
-        )
+    _check_writable(directory, todo)
     _announce(jobs, todo, store or directory)
     if todo and feature["runner"] == "local":
         known.keep(directory, (job.shard for job in todo))
         todo = _with_known(todo, known.find(directory, todo[0].made_by))
     if todo:
-        (directory / layout.INDEX).unlink(missing_ok=True)  # not whole until finished again
-        for job in todo:
-            layout.marker_path(directory, job.shard).unlink(missing_ok=True)
-        if store:
-            object_store.reopen(store)
+        _reopen(directory, todo, store)
         if here:
             for job in todo:
                 write_shard(job)
@@ -134,7 +126,7 @@ def write_warnings(path: Path, directory: Path) -> Counter[str]:
 
     Returns how many there are of each kind.
     """
-    markers = [files.read_sealed_json(marker) for marker in sorted(directory.glob("shard-*.json"))]
+    markers = [*_markers(directory)]
     rows = [oddity for marker in markers for oddity in marker["odd"]]
     files.write_csv(path, [field.name for field in fields(Oddity)], rows)
     decoders = Counter(name for marker in markers for name in marker["decoders"] if name)
@@ -149,10 +141,9 @@ def write_descriptors(path: Path, directory: Path) -> None:
 
     Cells of what cannot be said of a track are empty.
     """
-    markers = (files.read_sealed_json(marker) for marker in sorted(directory.glob("shard-*.json")))
     rows = [
         {"id": id_, **dict(zip(descriptors.NAMES, values, strict=True))}
-        for marker in markers
+        for marker in _markers(directory)
         for id_, values in zip(marker["ids"], marker.get("descriptors", ()), strict=False)
         if values is not None
     ]
@@ -160,6 +151,11 @@ def write_descriptors(path: Path, directory: Path) -> None:
         files.write_csv(path, ("id", *descriptors.NAMES), rows)
     else:
         path.unlink(missing_ok=True)
+
+
+def _markers(directory: Path) -> Iterator[dict[str, Any]]:
+    """Yield what the markers of a directory's shards say, in order."""
+    return map(files.read_sealed_json, sorted(directory.glob("shard-*.json")))
 
 
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
@@ -187,6 +183,23 @@ def _plan(
         for k, tracks in enumerate(chunks)
     ]
     return jobs, processes
+
+
+def _check_writable(directory: Path, todo: Sequence[ShardJob]) -> None:
+    if todo and directory.exists() and not os.access(directory, os.W_OK):
+        raise UserError(
+            f"the records in {directory} are not up to date, and may not be written here: name "
+            "another folder with --config.data_dir."
+        )
+
+
+def _reopen(directory: Path, todo: Sequence[ShardJob], store: str | None) -> None:
+    """Mark records as unfinished: they are not whole until `_finish` says so again."""
+    (directory / layout.INDEX).unlink(missing_ok=True)
+    for job in todo:
+        layout.marker_path(directory, job.shard).unlink(missing_ok=True)
+    if store:
+        object_store.reopen(store)
 
 
 def _is_for_accelerator(feature: Mapping[str, Any]) -> bool:

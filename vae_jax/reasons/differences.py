@@ -107,7 +107,7 @@ def _p_of_clusters(values: np.ndarray, clusters: np.ndarray, seed: int) -> np.nd
     rows = rows[np.argsort(clusters[rows], kind="stable")]
     x, sizes = ranks(values[rows]), np.bincount(clusters[rows] + 1, minlength=num_clusters + 1)
     ends = np.cumsum(sizes)
-    # Of n values that are drawn from N of variance 1, without putting any back.
+    # The sum of n values that are drawn from N of variance 1, without putting any back, has it.
     variance = sizes * (len(rows) - sizes) / max(len(rows) - 1, 1)
     scale = np.where(variance > 0, np.sqrt(np.maximum(variance, 1e-30)), np.inf)[1:, None]
 

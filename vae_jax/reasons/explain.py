@@ -29,6 +29,7 @@ import numpy as np
 
 from vae_jax import history
 from vae_jax.embedding.latents import Latents
+from vae_jax.features import descriptors
 from vae_jax.manifest import Manifest
 from vae_jax.reasons import shares, terms, words
 from vae_jax.reasons.differences import PERMUTATIONS, differences, rank_correlations
@@ -153,14 +154,11 @@ def _known(run: Run, ids: list[str]) -> Known:
             labels[column] = cells
     names: list[str] = []
     values = np.zeros((len(ids), 0))
-    path = run.outdir / DESCRIPTORS
-    if path.exists():
-        described = {row["id"]: row for row in files.iterate_csv(path)}
+    if described := descriptors.read(run.outdir / DESCRIPTORS, ids):
         names = [*words.WORDS]
-        rows = [described.get(id_, {}) for id_ in ids]
-        values = np.array([[float(row.get(name) or "nan") for name in names] for row in rows])
-        for name in WORDS:
-            labels[name] = [row.get(name, "") for row in rows]
+        rows = zip(*(described[name] for name in names), strict=True)
+        values = np.array([[float(cell or "nan") for cell in row] for row in rows])
+        labels |= {name: described[name] for name in WORDS}
     return Known(
         ids, names, values, labels, terms.count(run.manifest.column("lyrics", ids), run.config.seed)
     )

@@ -21,7 +21,7 @@ class Word:
     much, little
         As a name says it; "" if names should not.
     unit, decimals
-        Of the values.
+        How the values are written.
     """
 
     more: str
